@@ -1,0 +1,1 @@
+"""Integrations: thin, built on the public API only. Installed as `qinsight_plugin.integrations`."""

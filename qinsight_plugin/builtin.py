@@ -1,0 +1,48 @@
+"""What the package itself answers, through the same hooks as any plugin, and after all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from qinsight_plugin.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from qinsight_plugin.records import (
+        Gate,
+        Image,
+        Report,
+        Score,
+        Scorer,
+        ScorerSpec,
+        Source,
+        Verdict,
+    )
+
+
+@hookimpl
+def qinsight_register_scorers(register: Callable[[ScorerSpec], None]) -> None:
+    from qinsight_plugin.scorers.student import SPEC
+
+    register(SPEC)
+
+
+@hookimpl(trylast=True)
+def qinsight_decode_image(source: Source, max_pixels: int | None, min_side: int) -> Image:
+    from qinsight_plugin.decode import decode
+
+    return decode(source, max_pixels=max_pixels, min_side=min_side)
+
+
+@hookimpl(trylast=True)
+def qinsight_score_images(
+    scorer: Scorer, images: Sequence[Image], references: Sequence[Image] | None
+) -> list[Score]:
+    return scorer.score(images, references)
+
+
+@hookimpl(trylast=True)
+def qinsight_judge_report(report: Report, gate: Gate) -> Verdict:
+    from qinsight_plugin.gate import judge_report
+
+    return judge_report(report, gate)

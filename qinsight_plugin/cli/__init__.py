@@ -1,0 +1,1 @@
+"""The `qinsight` command line: one module a command, each light to import."""

@@ -1,0 +1,77 @@
+"""PATH arguments -> sources: files as given, folders walked, `-` for standard input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qinsight_plugin.errors import ImageNotFoundError, ImageUnreadableError
+
+SUFFIXES = frozenset(
+    {".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm"}
+    | {".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""What is picked up inside folders; a file named outright may be called anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One picture to look at.
+
+    Attributes:
+        path: its name in the output; "-" is standard input.
+        root: the folder argument in which it was found, if it was.
+        error: why it cannot be looked at, known before opening it.
+    """
+
+    path: str
+    root: Path | None = None
+    error: ImageNotFoundError | ImageUnreadableError | None = None
+
+    @property
+    def source(self) -> str | bytes:
+        return sys.stdin.buffer.read() if self.path == "-" else self.path
+
+
+def expand(paths: Iterable[str], skip: Sequence[Path] = ()) -> list[Input]:
+    """The pictures that the arguments name, folders in sorted order.
+
+    Inside folders, hidden files and whatever lies in a folder of `skip` are left out.
+    """
+    skipped = frozenset(folder.resolve() for folder in skip)
+    inputs: list[Input] = []
+    for path in paths:
+        if path != "-" and Path(path).is_dir():
+            inputs += walk(Path(path), skipped)
+        else:
+            inputs.append(Input(path))
+    return inputs
+
+
+def walk(folder: Path, skipped: frozenset[Path]) -> list[Input]:
+    """The pictures in a folder and below it; what cannot be listed is an error of its own."""
+    failures: list[OSError] = []
+    found: list[Input] = []
+    for parent, folders, files in os.walk(folder, onerror=failures.append):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and Path(parent, name).resolve() not in skipped
+        )
+        names = sorted(name for name in files if wanted(name))
+        found += [Input(str(Path(parent, name)), folder) for name in names]
+    for failure in failures:
+        message = f"cannot list {failure.filename}: {failure.strerror}; check its permissions"
+        found.append(Input(str(failure.filename), folder, ImageUnreadableError(message)))
+    if not found:
+        endings = " ".join(sorted(SUFFIXES))
+        message = f"no pictures in {folder}; looked for names that end in {endings}"
+        found.append(Input(str(folder), folder, ImageNotFoundError(message)))
+    return found
+
+
+def wanted(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES

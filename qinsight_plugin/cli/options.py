@@ -1,0 +1,87 @@
+"""Options that several commands share, and the joining of inputs, pipeline and output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qinsight_plugin.cli.inputs import Input
+
+if TYPE_CHECKING:
+    from qinsight_plugin.pipeline import Pipeline
+    from qinsight_plugin.records import Report
+    from qinsight_plugin.report import ReportWriter
+
+scorer_option = click.option(
+    "--scorer",
+    default="student",
+    show_default=True,
+    metavar="NAME[:ARG]",
+    help="Who scores; `qinsight plugins` lists the names.",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Pictures worked on at once.  [default: number of cores]",
+)
+paths_argument = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+
+
+def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--json, --jsonl, --csv; a table when none is given."""
+    for name, help_text in (
+        ("csv", "CSV with a header."),
+        ("jsonl", "One JSON object a line, as soon as it is known."),
+        ("json", "A JSON list."),
+    ):
+        command = click.option(f"--{name}", "output", flag_value=name, help=help_text)(command)
+    return command
+
+
+def make_writer(output: str | None) -> ReportWriter:
+    from qinsight_plugin import report
+
+    writers: dict[str | None, type[ReportWriter]] = {
+        None: report.TableWriter,
+        "json": report.JsonWriter,
+        "jsonl": report.JsonlWriter,
+        "csv": report.CsvWriter,
+    }
+    return writers[output](sys.stdout)
+
+
+def warn_of_skipped_plugins(pipeline: Pipeline) -> None:
+    for plugin in pipeline.host.skipped:
+        if plugin.error:
+            click.echo(f"Skipped plugin {plugin.name} ({plugin.origin}): {plugin.error}", err=True)
+
+
+def scored(
+    pipeline: Pipeline,
+    inputs: Sequence[Input],
+    workers: int | None,
+    reference: str | None = None,
+) -> Iterator[tuple[Input, Report]]:
+    """Each input with its report, in order."""
+    from qinsight_plugin.parallel import in_order
+
+    def work(item: Input) -> tuple[Input, Report]:
+        if item.error is not None:
+            return item, pipeline.failure(item.path, item.error)
+        return item, pipeline.report_or_error(item.source, reference)
+
+    return in_order(work, inputs, workers)
+
+
+@contextmanager
+def progress(items: Iterable[Any], total: int) -> Iterator[Iterable[Any]]:
+    """A progress bar on standard error, where that is a terminal and the rows go elsewhere."""
+    if not sys.stderr.isatty() or sys.stdout.isatty() or total < 2:
+        yield items
+        return
+    with click.progressbar(items, length=total, file=sys.stderr, label="Scoring") as bar:
+        yield bar

@@ -1,0 +1,119 @@
+"""Every error that the package raises on purpose.
+
+    QInsightError
+    ├── ConfigError (ValueError)                 a setting, policy or argument is wrong
+    ├── ImageError (ValueError)                  this picture cannot be used
+    │   ├── ImageNotFoundError (FileNotFoundError)
+    │   ├── ImageUnreadableError (OSError)       it exists, the system will not read it
+    │   ├── ImageDecodeError                     not an image, truncated, corrupt, bad array
+    │   ├── ImageUnsupportedError                a format outside the allow-list
+    │   ├── ImageTooLargeError                   over the pixel limit
+    │   └── ImageTooSmallError                   under what the scorer can judge
+    ├── ScorerError (RuntimeError)               a scorer did not give a usable score
+    │   ├── ScorerUnknownError (LookupError)
+    │   ├── ReferenceMissingError                a full-reference scorer got no reference
+    │   └── ScoreRangeError                      NaN, or outside the scorer's declared range
+    ├── WeightsError (RuntimeError)              a model file is not what it should be
+    │   ├── WeightsNotFoundError (FileNotFoundError)
+    │   └── WeightsChecksumError
+    ├── LabelsError (ValueError)                 a label file cannot be learnt from or measured on
+    ├── MissingExtraError (ImportError)          an optional dependency is not installed
+    └── PluginError (RuntimeError)               a plugin failed; carries its name
+
+Each also inherits the builtin that a caller would catch. A message is one line: what failed, on
+what, what to do. A rejected picture is a `Verdict`, not an error.
+"""
+
+from __future__ import annotations
+
+
+class QInsightError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class ConfigError(QInsightError, ValueError):
+    """A setting, policy or argument is wrong."""
+
+
+class ImageError(QInsightError, ValueError):
+    """This picture cannot be used; another one may be."""
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """There is no file of that name."""
+
+
+class ImageUnreadableError(ImageError, OSError):
+    """The file exists, but the operating system will not read it."""
+
+
+class ImageDecodeError(ImageError):
+    """The data is not an image, is truncated or corrupt, or an array of the wrong kind."""
+
+
+class ImageUnsupportedError(ImageError):
+    """The data is an image in a format outside the allow-list."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image has more pixels than the limit; checked before its pixels are decoded."""
+
+
+class ImageTooSmallError(ImageError):
+    """The image has fewer pixels than the scorer can judge."""
+
+
+class ScorerError(QInsightError, RuntimeError):
+    """A scorer did not give a usable score."""
+
+
+class ScorerUnknownError(ScorerError, LookupError):
+    """No scorer is registered under that name."""
+
+
+class ReferenceMissingError(ScorerError):
+    """A full-reference scorer was asked to score without a reference."""
+
+
+class ScoreRangeError(ScorerError):
+    """A scorer returned NaN or a number outside the range that it declares."""
+
+
+class WeightsError(QInsightError, RuntimeError):
+    """A model file is not what it should be."""
+
+
+class WeightsNotFoundError(WeightsError, FileNotFoundError):
+    """There is no model file of that name."""
+
+
+class WeightsChecksumError(WeightsError):
+    """A model file differs from the checksum that was published with it."""
+
+
+class LabelsError(QInsightError, ValueError):
+    """A label file cannot be learnt from or measured on."""
+
+
+class MissingExtraError(QInsightError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {package}, which is not installed: "
+            f"run pip install 'qinsight-plugin[{extra}]'",
+            name=package,
+        )
+        self.extra = extra
+
+
+class PluginError(QInsightError, RuntimeError):
+    """A plugin failed.
+
+    Attributes:
+        plugin: the plugin's registered name.
+    """
+
+    def __init__(self, plugin: str, message: str) -> None:
+        super().__init__(f"plugin {plugin}: {message}")
+        self.plugin = plugin

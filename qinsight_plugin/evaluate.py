@@ -1,0 +1,373 @@
+"""How well scores agree with human ratings: correlations and errors, with intervals.
+
+SRCC, PLCC and KRCC say whether scores order and space pictures as people do; RMSE and bias, whether
+the numbers themselves are right. A pooled figure flatters a scorer that merely tells subsets of
+different mean quality apart: report `agreement_by_group` beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qinsight_plugin._imports import require
+from qinsight_plugin.errors import ConfigError, LabelsError, ScoreRangeError
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+_LEAST = 3  # two points always agree perfectly, one way or the other
+_PALETTE = (  # Okabe and Ito: told apart with any kind of colour vision
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#D55E00",
+    "#56B4E9",
+    "#F0E442",
+    "#000000",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure measured on a sample of pictures, with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far scores agree with ratings.
+
+    Attributes:
+        n: number of pictures.
+        srcc: Spearman's rank correlation, ties by average rank.
+        plcc: Pearson's correlation of scores and ratings as they are, without a fit.
+        krcc: Kendall's tau-b.
+        rmse: root mean squared difference of scores and ratings as they are.
+        bias: mean of score minus rating; positive where scores flatter.
+        plcc_logistic: PLCC after VQEG's 4-parameter logistic has been fitted to map scores to
+            ratings; None where that fit does not converge, or has no more pictures than
+            parameters. The fit may fall as well as rise: read the direction from `srcc`.
+        confidence: the share of the bootstrap distribution that every interval spans.
+    """
+
+    n: int
+    srcc: Estimate
+    plcc: Estimate
+    krcc: Estimate
+    rmse: Estimate
+    bias: float
+    plcc_logistic: float | None
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedAgreement:
+    """The agreement over all pictures, and within each group."""
+
+    pooled: Agreement
+    groups: Mapping[str, Agreement]
+
+
+def evaluate(
+    scores: npt.ArrayLike,
+    mos: npt.ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Agreement:
+    """Measure how far scores agree with ratings of the same pictures.
+
+    The correlations of a constant scorer are 0, not NaN: it orders nothing. A NaN would vanish
+    from averages and pass or fail comparisons at random, and a collapsed model is just what must
+    not go unseen.
+
+    Intervals are those of the percentile bootstrap (Efron 1979): whole pictures are drawn with
+    replacement. They say how figures would vary with other pictures of the same kind, not how the
+    scorer would do on pictures of another kind.
+
+    Args:
+        scores: [n], finite.
+        mos: [n] ratings, finite, on the scale of the scores; n >= 3, not all equal.
+        resamples: how many samples are drawn.
+        seed: makes the draw repeatable.
+        confidence: between 0 and 1.
+
+    Raises:
+        LabelsError: fewer than 3 ratings, or constant or non-finite ones.
+        ScoreRangeError: a score is not finite.
+        ConfigError: scores and ratings do not pair up, or a setting is out of range.
+        MissingExtraError: scipy is not installed.
+    """
+    x, y = _paired(scores, mos)
+    if resamples < 1:
+        raise ConfigError(f"resamples {resamples}: too few to make an interval: use 1000")
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence {confidence}: not between 0 and 1: use 0.95, say")
+    stats = _scipy("scipy.stats")
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(0, x.size, x.size) for _ in range(resamples))
+    drawn = np.array([_figures(x[draw], y[draw], stats) for draw in draws])
+    tail = (1 - confidence) / 2
+    lows, highs = np.quantile(drawn, (tail, 1 - tail), axis=0)
+    figures = zip(_figures(x, y, stats), lows, highs, strict=True)
+    srcc, plcc, krcc, rmse = (Estimate(value, float(lo), float(hi)) for value, lo, hi in figures)
+    return Agreement(
+        n=x.size,
+        srcc=srcc,
+        plcc=plcc,
+        krcc=krcc,
+        rmse=rmse,
+        bias=float(np.mean(x - y)),
+        plcc_logistic=_plcc_logistic(x, y),
+        confidence=confidence,
+    )
+
+
+def agreement_by_group(
+    scores: npt.ArrayLike,
+    mos: npt.ArrayLike,
+    groups: Sequence[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> GroupedAgreement:
+    """Measure the agreement over all pictures and within each group; see `evaluate`.
+
+    Args:
+        groups: [n], the name of each picture's group.
+
+    Raises:
+        LabelsError: also where a single group has too few ratings, or constant ones.
+    """
+    x, y = _paired(scores, mos)
+    members = _members(groups, x.size)
+    settings: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    pooled = evaluate(x, y, **settings)
+    within = {}
+    for name, rows in members.items():
+        try:
+            within[name] = evaluate(x[rows], y[rows], **settings)
+        except LabelsError as error:
+            raise LabelsError(
+                f"group {name}: {error}; or leave the group out, or merge it with another"
+            ) from error
+    return GroupedAgreement(pooled, within)
+
+
+def scatter_plot(
+    scores: npt.ArrayLike,
+    mos: npt.ArrayLike,
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    groups: Sequence[str] | None = None,
+) -> None:
+    """Draw ratings over scores, 1000 pixels wide, with the line on which both are equal.
+
+    Both axes run from 1 to 5, and further where a point lies outside. Points are drawn in a fixed
+    random order, so that no group hides another.
+
+    Args:
+        scores, mos: as for `evaluate`.
+        path: where to write it: .png or .svg.
+        title: its first line; n, SRCC and PLCC with their intervals follow under it.
+        groups: [n], the name of each picture's group: at most 8 different ones.
+
+    Raises:
+        ConfigError: `path` is not .png or .svg or cannot be written, or there are too many groups.
+        LabelsError, ScoreRangeError, MissingExtraError: as for `evaluate`.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in (".png", ".svg"):
+        raise ConfigError(f"plot {target}: not a known kind of picture: name it .png or .svg")
+    x, y = _paired(scores, mos)
+    members = {} if groups is None else _members(groups, x.size)
+    if len(members) > len(_PALETTE):
+        raise ConfigError(
+            f"plot {target}: {len(members)} groups, of which {len(_PALETTE)} can be told apart: "
+            "merge some, or draw without groups"
+        )
+    figure = _draw(x, y, title, members)
+    try:
+        figure.savefig(target, dpi=100)
+    except OSError as error:
+        raise ConfigError(f"plot {target}: cannot be written ({error.strerror})") from error
+
+
+def _paired(scores: npt.ArrayLike, mos: npt.ArrayLike) -> tuple[Vector, Vector]:
+    try:
+        x, y = np.asarray(scores, dtype=np.float64), np.asarray(mos, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"scores and ratings: not all numbers ({error})") from error
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ConfigError(
+            f"scores {list(x.shape)} and ratings {list(y.shape)} do not pair up: "
+            "give one of each a picture"
+        )
+    if not np.isfinite(x).all():
+        raise ScoreRangeError(
+            f"score {np.flatnonzero(~np.isfinite(x))[0]} of {x.size} is not finite: "
+            "leave out pictures that could not be scored"
+        )
+    if not np.isfinite(y).all():
+        raise LabelsError(
+            f"rating {np.flatnonzero(~np.isfinite(y))[0]} of {y.size} is not finite: correct it"
+        )
+    if y.size < _LEAST:
+        raise LabelsError(f"{y.size} ratings are too few to agree with: rate at least {_LEAST}")
+    if np.ptp(y) == 0:
+        raise LabelsError(
+            f"all {y.size} ratings are {y[0]:g}, so there is no order to agree with: "
+            "rate better and worse pictures"
+        )
+    return x, y
+
+
+def _scipy(module: str) -> ModuleType:
+    return require(module, package="scipy", extra="eval", purpose="measuring agreement")
+
+
+def _members(groups: Sequence[str], n: int) -> dict[str, npt.NDArray[np.intp]]:
+    """Group -> indices of its pictures, in order of the names."""
+    if len(groups) != n:
+        raise ConfigError(f"{len(groups)} groups for {n} scores: name one for each")
+    names = np.array(list(groups))
+    return {str(name): np.flatnonzero(names == name) for name in sorted(set(groups))}
+
+
+def _figures(x: Vector, y: Vector, stats: ModuleType) -> tuple[float, float, float, float]:
+    """SRCC, PLCC, KRCC and RMSE. A sample in which either side is constant orders nothing: 0."""
+    srcc = _pearson(stats.rankdata(x), stats.rankdata(y))
+    krcc = float(stats.kendalltau(x, y, method="asymptotic").statistic)  # the quick p-value
+    rmse = math.sqrt(np.mean((x - y) ** 2))
+    return srcc, _pearson(x, y), 0.0 if math.isnan(krcc) else krcc, rmse
+
+
+def _pearson(x: Vector, y: Vector) -> float:
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    x, y = _centred(x), _centred(y)
+    return float(np.clip(x @ y / math.sqrt((x @ x) * (y @ y)), -1, 1))
+
+
+def _centred(x: Vector) -> Vector:
+    """Mean 0, largest magnitude 1: the squares of very small numbers would underflow."""
+    centred: Vector = x - x.mean()
+    centred /= np.abs(centred).max()
+    return centred
+
+
+def _plcc_logistic(x: Vector, y: Vector) -> float | None:
+    """PLCC after the logistic fit of VQEG's FR-TV tests, from its starting point."""
+    if np.ptp(x) == 0:
+        return 0.0
+    if x.size <= 4:
+        return None
+    optimize, special = _scipy("scipy.optimize"), _scipy("scipy.special")
+    z = _centred(x)
+    z = z / z.std()
+
+    def mapped(parameters: Vector) -> Vector:
+        top, bottom, middle, width = parameters
+        curve: Vector = bottom + (top - bottom) * special.expit((z - middle) / abs(width))
+        return curve
+
+    # curve_fit without its covariance, which warns where a parameter is free. Where scores are
+    # nearly linear in MOS the ends drift far out, which takes thousands of evaluations.
+    fit = optimize.least_squares(
+        lambda parameters: mapped(parameters) - y,
+        (y.max(), y.min(), 0.0, 1.0),
+        method="lm",
+        max_nfev=10_000,
+    )
+    return _pearson(mapped(fit.x), y) if fit.success else None
+
+
+def _draw(x: Vector, y: Vector, title: str, members: Mapping[str, npt.NDArray[np.intp]]) -> Any:
+    """The finished matplotlib Figure; object interface only, so no state of the host is touched."""
+    agreement = evaluate(x, y)
+    figure = _matplotlib("matplotlib.figure").Figure(figsize=(10, 10.6), layout="constrained")
+    _matplotlib("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    axes = figure.add_subplot()
+    low, high = min(1, x.min(), y.min()), max(5, x.max(), y.max())
+    margin = 0.02 * (high - low)
+    limits = (low - margin, high + margin)
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.axline((low, low), slope=1, color="0.45", linewidth=1, linestyle="--", zorder=1)
+    colours = np.full(x.size, _PALETTE[0])
+    for rows, colour in zip(members.values(), _PALETTE, strict=False):
+        colours[rows] = colour
+    order = np.random.default_rng(0).permutation(x.size)
+    opacity = float(np.clip(600 / x.size, 0.5, 0.85))
+    axes.scatter(x[order], y[order], s=22, c=colours[order], alpha=opacity, linewidths=0, zorder=2)
+    _caption(axes, title, agreement)
+    if members:
+        labels = [_group_label(name, x[rows], y[rows]) for name, rows in members.items()]
+        _legend(figure, axes, labels)
+    return figure
+
+
+def _caption(axes: Any, title: str, agreement: Agreement) -> None:
+    axes.set_title(textwrap.fill(title, 64), fontsize=20, pad=34, parse_math=False)
+    axes.text(
+        0.5,
+        1.015,
+        f"n {agreement.n:,}    SRCC {agreement.srcc}    PLCC {agreement.plcc}    "
+        f"({100 * agreement.confidence:g} % intervals)",
+        transform=axes.transAxes,
+        horizontalalignment="center",
+        fontsize=14,
+    )
+    axes.set_xlabel("Score", fontsize=16)
+    axes.set_ylabel("MOS (people)", fontsize=16)
+    axes.tick_params(labelsize=14)
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Any, axes: Any, labels: Sequence[str]) -> None:
+    """Under the axes, where it hides no point."""
+    marks = [axes.scatter([], [], s=60, color=colour) for colour in _PALETTE[: len(labels)]]
+    legend = figure.legend(
+        marks,
+        labels,
+        loc="outside lower center",
+        ncols=max(1, min(len(labels), 90 // max(map(len, labels)))),
+        fontsize=14,
+        handletextpad=0.2,
+        frameon=False,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _group_label(name: str, x: Vector, y: Vector) -> str:
+    """The SRCC within the group, where there is one: the pooled one flatters."""
+    label = f"{name}: n {x.size:,}"
+    if x.size < _LEAST or np.ptp(y) == 0:
+        return label
+    stats = _scipy("scipy.stats")
+    return f"{label}, SRCC {_pearson(stats.rankdata(x), stats.rankdata(y)):.3f}"
+
+
+def _matplotlib(module: str) -> ModuleType:
+    return require(module, package="matplotlib", extra="eval", purpose="drawing a scatter plot")

@@ -1,0 +1,265 @@
+"""The joining of the stages: source -> Image -> Score -> Report -> Verdict. Calls all the hooks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from qinsight_plugin.errors import (
+    ConfigError,
+    PluginError,
+    QInsightError,
+    ReferenceMissingError,
+    ScoreRangeError,
+    ScorerError,
+)
+from qinsight_plugin.parallel import in_order
+from qinsight_plugin.plugins import PluginHost, default_host
+from qinsight_plugin.records import (
+    Comparison,
+    Gate,
+    Image,
+    Report,
+    Score,
+    Scorer,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from qinsight_plugin.records import Source
+
+DEFAULT_SCORER = "student"
+SIMILAR_MARGIN = 0.1
+"""MOS difference within which two pictures are called similar."""
+
+
+class Pipeline:
+    """A scorer and a plugin host, joined. Thread-safe.
+
+    Args:
+        scorer: `NAME` or `NAME:ARGUMENT`; see `qinsight plugins`.
+        host: the plugins; the shared default host when None.
+
+    Raises:
+        ScorerUnknownError, WeightsError, MissingExtraError: from loading the scorer.
+    """
+
+    def __init__(self, scorer: str = DEFAULT_SCORER, host: PluginHost | None = None) -> None:
+        self.name = scorer
+        self.host = host or default_host()
+        self.scorer: Scorer = self.host.scorer(scorer)
+
+    def decode(self, source: Source) -> Image:
+        """The picture, no larger than the scorer looks at.
+
+        Raises:
+            ImageError: see `qinsight_plugin.errors`.
+            PluginError: a decoding plugin failed.
+        """
+        from qinsight_plugin.decode import decode
+
+        spec = self.scorer.spec
+        image: Image = self.host.decide(
+            "qinsight_decode_image",
+            source=source,
+            max_pixels=spec.max_pixels,
+            min_side=spec.min_side,
+        )
+        # A plugin may have left the shrinking to us; what fits already comes back as it is.
+        return decode(image, max_pixels=spec.max_pixels, min_side=spec.min_side)
+
+    def score_images(
+        self, images: Sequence[Image], references: Sequence[Image] | None = None
+    ) -> list[Score]:
+        """One checked score an image.
+
+        Raises:
+            ReferenceMissingError: a full-reference scorer got no references.
+            ScoreRangeError, ScorerError: the scorer's answer is unusable.
+        """
+        if self.scorer.spec.kind == "FR" and references is None:
+            raise ReferenceMissingError(
+                f"scorer {self.name} compares with a reference; pass one with --reference or "
+                "reference="
+            )
+        scores = self.host.decide(
+            "qinsight_score_images", scorer=self.scorer, images=images, references=references
+        )
+        if len(scores) != len(images):
+            raise ScorerError(
+                f"scorer {self.name} gave {len(scores)} scores for {len(images)} images"
+            )
+        low, high = self.scorer.spec.range
+        for score, image in zip(scores, images, strict=True):
+            if not (math.isfinite(score.value) and low <= score.value <= high):
+                raise ScoreRangeError(
+                    f"scorer {self.name} gave {score.value} for {image.source}; it declares "
+                    f"{low:g} to {high:g}"
+                )
+        return list(scores)
+
+    def report(self, source: Source, reference: Source | None = None) -> Report:
+        """Decode, score, enrich.
+
+        Raises:
+            QInsightError: whatever stood in the way.
+        """
+        image = self.decode(source)
+        against = None if reference is None else self.decode(reference)
+        (score,) = self.score_images([image], None if against is None else [against])
+        reference_score = None
+        if against is not None and self.scorer.spec.kind == "NR":
+            (reference_score,) = self.score_images([against])
+        report = Report(
+            source=image.source,
+            scorer=self.name,
+            score=score,
+            reference_score=reference_score,
+            width=image.width,
+            height=image.height,
+            format=image.format,
+            notes=image.notes,
+        )
+        return dataclasses.replace(report, blocks=self._blocks(report, image))
+
+    def _blocks(self, report: Report, image: Image) -> dict[str, Any]:
+        blocks: dict[str, Any] = {}
+        for plugin, answer in self.host.each("qinsight_enrich_report", report=report, image=image):
+            try:
+                json.dumps(answer, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise PluginError(
+                    plugin, f"added a block that JSON cannot hold: {error}"
+                ) from error
+            if taken := blocks.keys() & answer.keys():
+                raise PluginError(plugin, f"adds the block {min(taken)!r}, which is taken")
+            blocks.update(answer)
+        return blocks
+
+    def report_or_error(self, source: Source, reference: Source | None = None) -> Report:
+        """As `report`, but what stood in the way becomes the report's error."""
+        try:
+            return self.report(source, reference)
+        except QInsightError as error:
+            return self.failure(source_name(source), error)
+
+    def failure(self, name: str, error: QInsightError) -> Report:
+        """The report of a picture that could not be scored."""
+        return Report(name, self.name, error=str(error), error_type=type(error).__name__)
+
+    def reports(
+        self, sources: Iterable[Source], reference: Source | None = None, workers: int | None = None
+    ) -> Iterator[Report]:
+        """`report_or_error` of each source, in order, several at work at once."""
+        return in_order(lambda source: self.report_or_error(source, reference), sources, workers)
+
+    def judge(self, report: Report, gate: Gate) -> Verdict:
+        """The verdict of the site's own policy, or else of the gate's rules.
+
+        Raises:
+            PluginError: a plugin did not load, which may have been a policy; or one failed.
+        """
+        return judge(report, gate, host=self.host)
+
+    def require_judgeable(self) -> None:
+        """Check, before the first picture, that a gate can rely on the plugins and the scorer.
+
+        Raises:
+            PluginError: a plugin did not load, which may have been a policy.
+            ConfigError: the scorer gives lower numbers to better pictures.
+        """
+        self.host.require_all()
+        if not self.scorer.spec.higher_is_better:
+            raise ConfigError(
+                f"scorer {self.name} gives lower numbers to better pictures, and a gate's "
+                "min_score would keep the worst; choose another scorer"
+            )
+
+    def ready(self, report: Report, verdict: Verdict | None = None) -> None:
+        """Tell the observers that a report is final.
+
+        Raises:
+            PluginError: an observer failed; all of them have been told.
+        """
+        self.host.call("qinsight_report_ready", report=report, verdict=verdict)
+
+
+def source_name(source: object) -> str:
+    """What to call a source that was not decoded."""
+    if isinstance(source, Image):
+        return source.source
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    return f"<{type(source).__name__}>"
+
+
+def score(
+    source: Source, *, scorer: str = DEFAULT_SCORER, reference: Source | None = None
+) -> Report:
+    """Score one picture; `report.value` is the MOS, from 1 (bad) to 5 (excellent).
+
+    Args:
+        source: a path, bytes, a binary file object, an ndarray (RGB), or a PIL image.
+        scorer: `NAME` or `NAME:ARGUMENT`; see `qinsight plugins`.
+        reference: the untouched picture, for full-reference scorers and `Gate.max_drop`.
+
+    Raises:
+        QInsightError: the picture cannot be used, or the scorer not loaded; one line each.
+    """
+    pipeline = Pipeline(scorer)
+    report = pipeline.report(source, reference)
+    pipeline.ready(report)
+    return report
+
+
+def score_many(
+    sources: Iterable[Source], *, scorer: str = DEFAULT_SCORER, workers: int | None = None
+) -> Iterator[Report]:
+    """Score many pictures, in order; one that fails is a report with its `error` set.
+
+    Args:
+        sources: as for `score`; read as needed, so it may be endless.
+        workers: pictures decoded and scored at once; the number of cores when None.
+    """
+    pipeline = Pipeline(scorer)
+    for report in pipeline.reports(sources, workers=workers):
+        pipeline.ready(report)
+        yield report
+
+
+def compare(
+    a: Source, b: Source, *, scorer: str = DEFAULT_SCORER, margin: float = SIMILAR_MARGIN
+) -> Comparison:
+    """Which of two pictures is better, by their scores.
+
+    Args:
+        margin: scores this close, or closer, are called similar.
+
+    Raises:
+        QInsightError: as `score`. ConfigError: the margin is negative.
+    """
+    if not margin >= 0:
+        raise ConfigError(f"margin {margin} is not a number from 0 up")
+    pipeline = Pipeline(scorer)
+    first, second = pipeline.report(a), pipeline.report(b)
+    lead = first.value - second.value
+    if not pipeline.scorer.spec.higher_is_better:
+        lead = -lead
+    better: Literal["A", "B", "similar"] = "A" if lead > 0 else "B"
+    return Comparison("similar" if abs(lead) <= margin else better, margin, first, second)
+
+
+def judge(report: Report, gate: Gate, *, host: PluginHost | None = None) -> Verdict:
+    """Apply a gate to a report.
+
+    Raises:
+        PluginError: a plugin did not load, which may have been a policy; or one failed.
+    """
+    host = host or default_host()
+    host.require_all()
+    verdict: Verdict = host.decide("qinsight_judge_report", report=report, gate=gate)
+    return verdict

@@ -1,0 +1,207 @@
+"""The records that flow through the house, in the order in which they appear.
+
+    source -> Image -> Score -> Report -> (with a Gate) Verdict
+
+All are frozen. Nothing here imports numpy: a report can be read where no picture ever is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from qinsight_plugin.errors import ScorerError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL.Image import Image as PILImage
+
+# As text, so that they can be imported where numpy is not loaded.
+Pixels: TypeAlias = "npt.NDArray[np.uint8]"
+Source: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] "
+    "| npt.NDArray[Any] | PILImage | Image"
+)
+
+DISTORTIONS = ("noise", "compression", "blur", "darken")
+"""Distortion classes, in Q-Insight's words (arXiv 2503.22679)."""
+
+SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
+"""Severity levels from mild to worst, in Q-Insight's words."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """A decoded picture.
+
+    Attributes:
+        pixels: uint8 [H, W, 3], sRGB, turned upright; `reduction` times smaller than the picture.
+        source: what to call it in a report: a path, or "<bytes>", "<array>", ...
+        width, height: the picture's size in pixels as displayed, before any reduction.
+        reduction: 1, 2, 4, ...: the factor by which decoding shrank both sides.
+        format: the container, as Pillow names it ("JPEG", "PNG", ...); "" for arrays.
+        notes: what decoding had to decide ("frame 1 of 12", "alpha over white", ...).
+    """
+
+    pixels: Pixels
+    source: str
+    width: int
+    height: int
+    reduction: int = 1
+    format: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Distortion:
+    """What is wrong with a picture: a class of `DISTORTIONS` at a level of `SEVERITIES`."""
+
+    name: str
+    severity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A scorer's opinion of one picture.
+
+    Attributes:
+        value: the score, on the scale that the scorer's `ScorerSpec.range` declares; for the
+            student and the reasoning model a MOS from 1 (bad) to 5 (excellent), ITU-T P.910.
+        distortions: what the scorer found wrong; None when it does not look for distortions.
+    """
+
+    value: float
+    distortions: tuple[Distortion, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is known of one picture after scoring. Either `score` or `error` is None.
+
+    Attributes:
+        source: what the picture is called.
+        scorer: the name of the scorer that was asked.
+        score: its answer.
+        reference_score: the same scorer's answer for the reference, where one was given.
+        width, height, format: see `Image`; 0 and "" where decoding failed.
+        notes: what decoding had to decide.
+        error: one line saying why there is no score; `error_type` is the error's class name.
+        blocks: named blocks added by plugins; JSON values only.
+    """
+
+    source: str
+    scorer: str
+    score: Score | None = None
+    reference_score: Score | None = None
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    notes: tuple[str, ...] = ()
+    error: str | None = None
+    error_type: str | None = None
+    blocks: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The score as a number.
+
+        Raises:
+            ScorerError: there is none; the message is the report's error.
+        """
+        if self.score is None:
+            raise ScorerError(self.error or f"{self.source} has not been scored")
+        return self.score.value
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Which of two pictures is better.
+
+    Attributes:
+        better: "A", "B", or "similar" when the scores differ by `margin` or less.
+        margin: in units of the scorer's scale.
+        a, b: the two reports.
+    """
+
+    better: Literal["A", "B", "similar"]
+    margin: float
+    a: Report
+    b: Report
+
+
+OnUnscorable: TypeAlias = Literal["reject", "accept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Rules that a picture must meet. A rule that is None is not applied.
+
+    Attributes:
+        min_score: lowest accepted score, inclusive.
+        max_drop: largest accepted fall of the score under the reference's score, inclusive.
+        forbid: distortion class -> lowest severity that is refused.
+        min_width, min_height: smallest accepted size in pixels, inclusive.
+        unscorable: what happens to a picture to which a rule cannot be applied, because it cannot
+            be decoded or scored, or because what the rule looks at is missing from its report.
+    """
+
+    min_score: float | None = None
+    max_drop: float | None = None
+    forbid: Mapping[str, str] = field(default_factory=dict)
+    min_width: int | None = None
+    min_height: int | None = None
+    unscorable: OnUnscorable = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a gate decided, and why in words. `reasons` is empty for a clean acceptance."""
+
+    source: str
+    accepted: bool
+    reasons: tuple[str, ...] = ()
+
+
+class Scorer(Protocol):
+    """A loaded scorer. Must be safe to call from several threads.
+
+    Attributes:
+        spec: what it promises; may be narrower than the spec that it was registered with.
+    """
+
+    @property
+    def spec(self) -> ScorerSpec: ...
+
+    def score(
+        self, images: Sequence[Image], references: Sequence[Image] | None = None
+    ) -> list[Score]:
+        """Score each image, in order; `references` is as long as `images` or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerSpec:
+    """What can be known of a scorer without loading it.
+
+    Attributes:
+        name: how users ask for it: `name` or `name:ARGUMENT`.
+        load: makes the scorer; gets ARGUMENT, "" when there is none.
+        summary: one line for `qinsight plugins`.
+        kind: "NR" (no reference) or "FR" (needs a reference).
+        range: lowest and highest score it can give.
+        higher_is_better: the direction of its scale.
+        max_pixels: pixels it looks at; larger pictures are halved until they fit. None: all.
+        min_side: shortest side, in pixels, that it can judge.
+    """
+
+    name: str
+    load: Callable[[str], Scorer]
+    summary: str
+    kind: Literal["NR", "FR"] = "NR"
+    range: tuple[float, float] = (1.0, 5.0)
+    higher_is_better: bool = True
+    max_pixels: int | None = None
+    min_side: int = 1

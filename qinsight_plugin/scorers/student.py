@@ -1,0 +1,180 @@
+"""The student: a small no-reference network that ONNX Runtime runs on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qinsight_plugin._imports import require
+from qinsight_plugin.errors import (
+    ConfigError,
+    ImageTooSmallError,
+    WeightsChecksumError,
+    WeightsError,
+    WeightsNotFoundError,
+)
+from qinsight_plugin.records import Image, Score, ScorerSpec
+
+if TYPE_CHECKING:
+    from qinsight_plugin.records import Pixels
+
+SHIPPED_WEIGHTS = Path(__file__).parent.parent / "student" / "weights" / "student-v1.onnx"
+METADATA_KEY = "qinsight_student"
+DEVICE_VARIABLE = "QINSIGHT_DEVICE"
+"""Environment variable: `cpu` (default) or `cuda`."""
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+GPU_BATCH = 16
+
+
+class StudentScorer:
+    """Predicts MOS, 1 (bad) to 5 (excellent). Thread-safe; the same bits for the same pixels.
+
+    Args:
+        weights: an ONNX file written by `qinsight fit`; its checksum file lies beside it.
+        device: "cpu" or "cuda".
+
+    Raises:
+        WeightsNotFoundError, WeightsChecksumError, WeightsError: about the file.
+        MissingExtraError: onnxruntime is not installed.
+        ConfigError: the device is unknown or not to be had.
+    """
+
+    def __init__(self, weights: Path = SHIPPED_WEIGHTS, device: str = "cpu") -> None:
+        self._session = open_session(weights, read_verified(weights), device)
+        self.spec = dataclasses.replace(SPEC, **contract(self._session, weights))
+        # On a CPU a batch is no faster than its pictures one by one, and takes more memory.
+        self._batch = 1 if device == "cpu" else GPU_BATCH
+
+    def score(
+        self, images: Sequence[Image], references: Sequence[Image] | None = None
+    ) -> list[Score]:
+        """One score an image; references are not looked at.
+
+        Raises:
+            ImageTooSmallError: a side is shorter than `spec.min_side` pixels.
+        """
+        return [Score(value) for value in self._values(images)]
+
+    def _values(self, images: Sequence[Image]) -> Iterator[float]:
+        for _, group in itertools.groupby(images, key=lambda image: image.pixels.shape):
+            members = list(group)
+            for start in range(0, len(members), self._batch):
+                yield from self._run(members[start : start + self._batch])
+
+    def _run(self, images: Sequence[Image]) -> list[float]:
+        import numpy as np
+
+        for image in images:
+            require_side(image, self.spec.min_side)
+        parts = [windows(image.pixels, self.spec.max_pixels) for image in images]
+        # Windows of one index have one shape, since the images do.
+        scores = [
+            self._session.run(["score"], {"image": np.stack(window)})[0]
+            for window in zip(*parts, strict=True)
+        ]
+        return [float(value) for value in np.stack(scores).mean(axis=0, dtype=np.float64)]
+
+
+def require_side(image: Image, min_side: int) -> None:
+    if min(image.pixels.shape[:2]) < min_side:
+        raise ImageTooSmallError(
+            f"{image.source} is {image.width}x{image.height}; the student judges pictures from "
+            f"{min_side}x{min_side} up"
+        )
+
+
+def windows(pixels: Pixels, max_pixels: int | None) -> list[Pixels]:
+    """Cut what is too long to be halved further into near-equal windows along its long side.
+
+    Decoding has halved the picture to `max_pixels` wherever its short side allowed; what is left
+    over is a strip, and its score is the mean of its windows'.
+    """
+    import numpy as np
+
+    height, width = pixels.shape[:2]
+    count = 1 if max_pixels is None else -(-height * width // max_pixels)
+    axis = 0 if height > width else 1
+    return [np.ascontiguousarray(part) for part in np.array_split(pixels, count, axis=axis)]
+
+
+def read_verified(weights: Path) -> bytes:
+    """The file's bytes, after comparing them with `<file>.sha256` where that exists."""
+    try:
+        data = weights.read_bytes()
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(f"no model file at {weights}; check the path") from error
+    except OSError as error:
+        raise WeightsError(f"cannot read the model file {weights}: {error.strerror}") from error
+    published = weights.with_name(weights.name + ".sha256")
+    if published.exists():
+        expected = published.read_text("ascii", "replace").split(maxsplit=1)[:1]
+        if expected != [hashlib.sha256(data).hexdigest()]:
+            raise WeightsChecksumError(
+                f"{weights} does not match {published.name}: the file is damaged or was changed; "
+                "install or export it again"
+            )
+    return data
+
+
+def open_session(weights: Path, model: bytes, device: str) -> Any:
+    """An ONNX Runtime session that runs on `device` and nowhere else."""
+    if device not in PROVIDERS:
+        raise ConfigError(f"device {device!r} is not one of {', '.join(PROVIDERS)}")
+    # onnxruntime writes a telemetry identity under the home directory when imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    onnxruntime = require(
+        "onnxruntime",
+        package="onnxruntime",
+        extra="cpu" if device == "cpu" else "gpu",
+        purpose="the student scorer",
+    )
+    provider = PROVIDERS[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            f"onnxruntime here has no {provider}; uninstall onnxruntime and install "
+            "'qinsight-plugin[gpu]', or choose device cpu"
+        )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Spinning workers win a millisecond when idle and starve the host program under load.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=[provider])
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise WeightsError(
+            f"{weights} is no ONNX model that onnxruntime can run: {str(error).splitlines()[0]}"
+        ) from error
+    if session.get_providers()[0] != provider:
+        raise ConfigError(f"{device} was asked for but did not start; check the driver and CUDA")
+    return session
+
+
+def contract(session: Any, weights: Path) -> dict[str, Any]:
+    """The fields of the spec that the model file itself decides."""
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise WeightsError(f"{weights} is not a qinsight student; make one with qinsight fit")
+    metadata = json.loads(text)
+    return {"max_pixels": metadata["max_pixels"], "min_side": metadata["min_side"]}
+
+
+def load(argument: str) -> StudentScorer:
+    """Load `student` (the shipped weights) or `student:PATH`."""
+    weights = Path(argument) if argument else SHIPPED_WEIGHTS
+    return StudentScorer(weights, os.environ.get(DEVICE_VARIABLE, "cpu"))
+
+
+SPEC = ScorerSpec(
+    name="student",
+    load=load,
+    summary="small network, MOS 1-5, milliseconds on a CPU; student:PATH loads your own",
+    max_pixels=600_000,
+    min_side=32,
+)

@@ -1,0 +1,1 @@
+"""The distilled network: its definition, its training, its export and its shipped weights."""

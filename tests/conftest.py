@@ -1,0 +1,75 @@
+"""Photographs that ship in packages, and the command line as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import skimage.data
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+
+def run_command(
+    *arguments: str | os.PathLike[str],
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """`qinsight ARGUMENTS` in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "qinsight_plugin", *map(os.fspath, arguments)],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+@pytest.fixture(scope="session")
+def qinsight() -> Run:
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> Pixels:
+    """A good photograph, 512x512."""
+    pixels: Pixels = skimage.data.astronaut()
+    return pixels
+
+
+@pytest.fixture
+def photo(tmp_path: Path, astronaut: Pixels) -> Path:
+    """The same as a PNG file."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(astronaut).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the third-party plugin package of these tests."""
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+        + ["--disable-pip-version-check", "--target", str(folder), str(TESTS / "plugin_package")],
+        check=True,
+        capture_output=True,
+    )
+    return folder

@@ -1,0 +1,141 @@
+"""The house rules: layers, public names, the documented plugin surface, the README's commands."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qinsight_plugin
+from qinsight_plugin import hookspecs
+
+from .conftest import ROOT, Run
+
+PACKAGE = ROOT / "qinsight_plugin"
+README = (ROOT / "README.md").read_text("utf-8")
+
+LAYERS = (
+    {"errors"},
+    {"_imports", "records"},
+    {"hookspecs", "parallel", "pixels", "labels"},
+    {"containers", "gate", "report", "sorting", "evaluate"},
+    {"decode"},
+    {"scorers"},
+    {"builtin"},
+    {"plugins"},
+    {"pipeline", "student"},
+    {"__init__", "bench"},
+    {"cli"},
+    {"__main__"},
+)
+"""Each module imports from layers above its own in this list only, or from its own folder."""
+
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def home(path: Path) -> str:
+    """The module or folder directly under the package."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """The modules and folders of the package that a file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "qinsight_plugin":
+            names |= {f"qinsight_plugin.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    inside = {name.split(".")[1] for name in names if name.startswith("qinsight_plugin.")}
+    return {"__init__" if name.startswith("__") else name for name in inside}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_the_layers_under_it(path: Path) -> None:
+    own = home(path)
+    upward = {name for name in imported(path) - {own} if RANK[name] >= RANK[own]}
+    # __version__ lives in __init__, which imports nothing else when it is loaded.
+    assert upward - {"__init__"} == set()
+
+
+def test_integrations_import_the_public_api_only() -> None:
+    for path in (ROOT / "integrations").rglob("*.py"):
+        assert imported(path) <= {"__init__"}, path
+
+
+def test_the_public_names_are_these_and_all_load() -> None:
+    expected = ["Gate", "Report", "Verdict", "compare", "hookimpl", "judge", "score", "score_many"]
+    assert qinsight_plugin.__all__ == expected
+    assert all(getattr(qinsight_plugin, name) for name in expected)
+    with pytest.raises(AttributeError, match="no attribute 'scores'"):
+        _ = qinsight_plugin.scores
+
+
+def hook_table() -> str:
+    """The README's table of hooks, made from the specifications."""
+    rows = ["| hook | kind | for |", "|---|---|---|"]
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("qinsight_"):
+            kind, _, purpose = inspect.cleandoc(hook.__doc__ or "").partition(": ")
+            arguments = ", ".join(inspect.signature(hook).parameters)
+            rows.append(f"| `{name}({arguments})` | {kind} | {' '.join(purpose.split())} |")
+    return "\n".join(rows)
+
+
+def test_the_readme_lists_every_hook_with_its_arguments() -> None:
+    assert hook_table() in README
+
+
+def test_every_hook_has_a_caller_and_a_user() -> None:
+    sources = "\n".join(path.read_text("utf-8") for path in MODULES if path.name != "hookspecs.py")
+    plugin = (ROOT / "tests" / "plugin_package" / "qinsight_sample.py").read_text("utf-8")
+    for name in vars(hookspecs):
+        if name.startswith("qinsight_"):
+            assert f'"{name}"' in sources, f"nobody calls {name}"
+            assert f"def {name}(" in plugin, f"nobody uses {name}"
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_shows_true_output(qinsight: Run) -> None:
+    """Every `$ qinsight ...` in a console block prints what follows it."""
+    sessions = "".join(code_blocks("console"))
+    commands = re.findall(r"^\$ qinsight (.*)\n((?:(?!\$ ).*\n)*)", sessions, re.MULTILINE)
+    assert commands
+    for arguments, output in commands:
+        done = qinsight(*arguments.split(), cwd=ROOT, env={"COLUMNS": "80"})
+        assert (done.stdout + done.stderr).rstrip() == output.rstrip(), arguments
+
+
+def test_the_readme_python_runs() -> None:
+    for block in code_blocks("python"):
+        done = subprocess.run(
+            [sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "README.md" in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_nothing_is_left_out_of_the_wheel() -> None:
+    """setuptools gets an explicit list of packages, since `integrations` is mapped."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("qinsight_plugin/**/__init__.py")}
+    folders |= {
+        "qinsight_plugin" / path.parent.relative_to(ROOT)
+        for path in ROOT.glob("integrations/**/__init__.py")
+    }
+    for folder in folders:
+        assert f'"{".".join(folder.parts)}"' in text, folder

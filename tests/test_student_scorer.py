@@ -1,0 +1,209 @@
+"""The shipped student behind ONNX Runtime: one score for one picture, whatever way it comes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image as PILImage
+
+import qinsight_plugin
+from qinsight_plugin.decode import decode
+from qinsight_plugin.errors import (
+    ConfigError,
+    ImageTooSmallError,
+    WeightsChecksumError,
+    WeightsError,
+    WeightsNotFoundError,
+)
+from qinsight_plugin.records import Image, Source
+from qinsight_plugin.scorers.student import (
+    METADATA_KEY,
+    SHIPPED_WEIGHTS,
+    SPEC,
+    StudentScorer,
+    windows,
+)
+
+from .conftest import Pixels
+
+SHIPPED = StudentScorer()
+
+
+def value(source: Source) -> float:
+    return qinsight_plugin.score(source).value
+
+
+def scored(*images: Image) -> list[float]:
+    return [score.value for score in SHIPPED.score(images)]
+
+
+def as_image(pixels: Pixels) -> Image:
+    return decode(pixels, max_pixels=SPEC.max_pixels, min_side=SPEC.min_side)
+
+
+SOURCES: dict[str, Callable[[Path], Source]] = {
+    "text path": str,
+    "bytes": Path.read_bytes,
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "memoryview": lambda path: memoryview(path.read_bytes()),
+    "stream": lambda path: io.BytesIO(path.read_bytes()),
+    "array": lambda path: np.asarray(PILImage.open(path)),
+    "float array": lambda path: np.asarray(PILImage.open(path)) / 255.0,
+    "PIL image": PILImage.open,
+}
+
+
+@pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES.keys())
+@pytest.mark.parametrize("size", [(512, 512), (1501, 1003)], ids=["native", "reduced"])
+def test_the_same_pixels_have_the_same_score_from_any_source(
+    tmp_path: Path, astronaut: Pixels, size: tuple[int, int], make: Callable[[Path], Source]
+) -> None:
+    path = tmp_path / "photo.png"
+    PILImage.fromarray(astronaut).resize(size).save(path)
+    assert value(make(path)) == value(path)
+
+
+def test_the_scores_of_photographs_are_on_the_scale_and_good() -> None:
+    for name in ("astronaut", "chelsea", "coffee"):
+        assert 3.0 < value(getattr(skimage.data, name)()) <= 5.0
+
+
+pictures = st.tuples(st.integers(32, 80), st.integers(32, 80)).flatmap(
+    lambda size: arrays(np.uint8, (*size, 3), elements=st.integers(0, 255), fill=st.just(128))
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(pictures, min_size=1, max_size=5))
+def test_a_batch_gives_each_picture_the_score_it_has_alone(batch: list[Pixels]) -> None:
+    images = [as_image(pixels) for pixels in batch]
+    assert scored(*images) == [scored(image)[0] for image in images]
+
+
+@settings(max_examples=25, deadline=None)
+@given(pictures)
+def test_every_picture_has_a_score_on_the_scale(pixels: Pixels) -> None:
+    assert 1.0 <= scored(as_image(pixels))[0] <= 5.0
+
+
+def test_the_score_is_the_same_to_the_bit_in_many_threads(astronaut: Pixels) -> None:
+    images = [as_image(astronaut[:, : 480 + k]) for k in range(8)]
+    alone = [scored(image)[0] for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda image: scored(image)[0], images * 4))
+    assert together == alone * 4
+    assert [score.value for score in StudentScorer().score(images)] == alone
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 32), (32, 4000), (47, 2001)])
+def test_small_and_long_pictures_are_scored(height: int, width: int) -> None:
+    tiled = np.tile(skimage.data.chelsea()[:height, :400], (1, 11, 1))[:, :width]
+    assert 1.0 <= value(np.ascontiguousarray(tiled)) <= 5.0
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (31, 400, 3), (400, 31, 3)])
+def test_what_is_too_small_to_judge_is_refused_with_its_size(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ImageTooSmallError, match=f"is {shape[1]}x{shape[0]}; .*32x32 up"):
+        value(np.zeros(shape, np.uint8))
+
+
+def test_a_black_picture_is_bad_but_has_a_score() -> None:
+    assert 1.0 <= value(np.zeros((256, 256, 3), np.uint8)) < 2.5
+
+
+def test_a_strip_is_cut_into_windows_that_cover_it_once() -> None:
+    strip = np.arange(40 * 3001 * 3, dtype=np.uint32).astype(np.uint8).reshape(40, 3001, 3)
+    parts = windows(strip, 50_000)
+    assert all(part.shape[0] * part.shape[1] <= 50_000 + 40 for part in parts)
+    assert (np.concatenate(parts, axis=1) == strip).all()
+
+
+@pytest.mark.slow
+def test_a_hundred_megapixels_are_scored(tmp_path: Path, astronaut: Pixels) -> None:
+    """A flat picture compresses to little, but is decoded in full."""
+    path = tmp_path / "huge.png"
+    PILImage.fromarray(astronaut).resize((10_000, 10_000)).save(path, compress_level=1)
+    report = qinsight_plugin.score(path)
+    assert (report.width, report.height) == (10_000, 10_000)
+    assert 1.0 <= report.value <= 5.0
+
+
+def test_a_large_jpeg_scores_as_its_full_decode_within_a_twentieth(tmp_path: Path) -> None:
+    """The decoder's own downscaling, against every pixel decoded and then halved."""
+    differences = []
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        photograph = PILImage.fromarray(getattr(skimage.data, name)()).convert("RGB")
+        for quality in (95, 75, 40):
+            path = tmp_path / f"{name}-{quality}.jpg"
+            photograph.resize((4000, 3000), PILImage.Resampling.LANCZOS).save(path, quality=quality)
+            differences.append(abs(value(path) - value(np.asarray(PILImage.open(path)))))
+    assert max(differences) <= 0.05, differences
+
+
+def test_changed_weights_are_refused(tmp_path: Path) -> None:
+    weights = copy_weights(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    with pytest.raises(WeightsChecksumError, match=r"does not match student-v1\.onnx\.sha256"):
+        StudentScorer(weights)
+
+
+def copy_weights(folder: Path) -> Path:
+    for name in (SHIPPED_WEIGHTS.name, SHIPPED_WEIGHTS.name + ".sha256"):
+        shutil.copy(SHIPPED_WEIGHTS.with_name(name), folder)
+    return folder / SHIPPED_WEIGHTS.name
+
+
+def test_the_shipped_checksum_is_in_the_form_that_sha256sum_checks() -> None:
+    line = SHIPPED_WEIGHTS.with_name(SHIPPED_WEIGHTS.name + ".sha256").read_text()
+    digest = hashlib.sha256(SHIPPED_WEIGHTS.read_bytes()).hexdigest()
+    assert line == f"{digest}  {SHIPPED_WEIGHTS.name}\n"
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.onnx"
+    junk.write_bytes(b"not a model")
+    with pytest.raises(WeightsError, match=r"junk\.onnx is no ONNX model"):
+        StudentScorer(junk)
+
+
+def test_a_model_that_is_no_student_is_refused(tmp_path: Path) -> None:
+    model = onnx.load(SHIPPED_WEIGHTS)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(WeightsError, match="is not a qinsight student"):
+        StudentScorer(tmp_path / "other.onnx")
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsNotFoundError, match=r"no model file at .*none\.onnx"):
+        qinsight_plugin.score(np.zeros((64, 64)), scorer=f"student:{tmp_path / 'none.onnx'}")
+
+
+def test_a_device_that_is_not_there_is_an_error_not_a_fallback() -> None:
+    with pytest.raises(ConfigError, match="device 'tpu' is not one of cpu, cuda"):
+        StudentScorer(device="tpu")
+
+
+def test_the_graph_takes_bytes_casts_first_and_has_three_free_sizes() -> None:
+    model = onnx.load(SHIPPED_WEIGHTS)
+    (graph_input,) = model.graph.input
+    tensor = graph_input.type.tensor_type
+    assert tensor.elem_type == onnx.TensorProto.UINT8
+    assert [bool(d.dim_param) for d in tensor.shape.dim] == [True, True, True, False]
+    assert [node.op_type for node in model.graph.node if "image" in node.input] == ["Cast"]
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == 20
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata[METADATA_KEY])["range"] == [1.0, 5.0]
