@@ -175,7 +175,7 @@ def test_a_failing_observer_is_named_and_the_others_still_hear(host: PluginHost)
     first, last = Listener(), Listener()
     for name, plugin in (("first", first), ("failing", FailingSink()), ("last", last)):
         host.add(plugin, name, "test")
-    with pytest.raises(PluginError, match="plugin failing: .*OSError: disk full"):
+    with pytest.raises(PluginError, match=r"plugin failing: .*OSError: disk full"):
         Pipeline(host=host).ready(Report("a.png", "student"))
     assert first.heard == last.heard == ["a.png"]
 

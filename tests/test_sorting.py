@@ -469,13 +469,13 @@ for path in sorted(Path(sys.argv[1]).glob("*/a.jpg")):
 """
 
 
-@pytest.mark.parametrize("links", ["links", "no links"])
+@pytest.mark.parametrize(("links", "number_each"), [("links", 200), ("no links", 50)])
 def test_two_processes_that_move_the_same_names_into_one_folder_lose_nothing(
-    links: str, tmp_path: Path
+    links: str, number_each: int, tmp_path: Path
 ) -> None:
     rivals = [tmp_path / name for name in ("one", "two")]
     for rival in rivals:
-        for number in range(60):  # all of one name: the next free number is always fought over
+        for number in range(number_each):  # all of one name: the next free number is always fought over
             picture(rival / str(number) / "a.jpg", f"{rival.name} {number}".encode())
     processes = [
         start(RIVAL, rival, tmp_path / "out", links, stdin=subprocess.PIPE) for rival in rivals
@@ -491,6 +491,6 @@ def test_two_processes_that_move_the_same_names_into_one_folder_lose_nothing(
         process.communicate(timeout=30)
         assert process.returncode == 0
     assert sorted(files_in(tmp_path / "out").values()) == sorted(
-        f"{rival.name} {number}".encode() for rival in rivals for number in range(60)
+        f"{rival.name} {number}".encode() for rival in rivals for number in range(number_each)
     )
     assert all(files_in(rival) == {} for rival in rivals)
