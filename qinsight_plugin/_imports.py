@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from qinsight_plugin.errors import MissingExtraError
+from qinsight_plugin.errors import BrokenExtraError, MissingExtraError
 
 
 def require(module: str, *, package: str, extra: str, purpose: str) -> ModuleType:
@@ -19,7 +19,7 @@ def require(module: str, *, package: str, extra: str, purpose: str) -> ModuleTyp
 
     Raises:
         MissingExtraError: the module's top-level package is not installed.
-        ImportError: it is installed and fails to load; chained to what it failed with.
+        BrokenExtraError: it is installed and fails to load; chained to what it failed with.
     """
     top_level = module.partition(".")[0]
     try:
@@ -29,7 +29,7 @@ def require(module: str, *, package: str, extra: str, purpose: str) -> ModuleTyp
         if isinstance(error, ModuleNotFoundError) and error.name == top_level:
             raise MissingExtraError(package, extra, purpose) from error
         reason = str(error).strip().partition("\n")[0]
-        raise ImportError(
+        raise BrokenExtraError(
             f"{purpose} needs {package}, which is installed and fails to load "
             f"({type(error).__name__}: {reason}): repair or reinstall {package}",
             name=module,

@@ -18,6 +18,7 @@
     │   └── WeightsChecksumError
     ├── LabelsError (ValueError)                 a label file cannot be learnt from or measured on
     ├── MissingExtraError (ImportError)          an optional dependency is not installed
+    ├── BrokenExtraError (ImportError)           it is installed and does not load
     └── PluginError (RuntimeError)               a plugin failed; carries its name
 
 Each also inherits the builtin that a caller would catch. A message is one line: what failed, on
@@ -105,6 +106,10 @@ class MissingExtraError(QInsightError, ImportError):
             name=package,
         )
         self.extra = extra
+
+
+class BrokenExtraError(QInsightError, ImportError):
+    """An optional dependency is installed and does not load."""
 
 
 class PluginError(QInsightError, RuntimeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -29,7 +30,7 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """`qinsight ARGUMENTS` in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "qinsight_plugin", *map(os.fspath, arguments)],
+        [sys.executable, "-m", "qinsight_plugin", *(os.fspath(a) for a in arguments)],
         input=stdin,
         capture_output=True,
         env={**os.environ, **(env or {})},
@@ -66,9 +67,11 @@ def photo(tmp_path: Path, astronaut: Pixels) -> Path:
 def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed the third-party plugin package of these tests."""
     folder = tmp_path_factory.mktemp("site")
+    flags = ("--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    # A copy, since building leaves its traces beside the source.
+    source = shutil.copytree(TESTS / "plugin_package", tmp_path_factory.mktemp("src") / "plugin")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-        + ["--disable-pip-version-check", "--target", str(folder), str(TESTS / "plugin_package")],
+        [sys.executable, "-m", "pip", "install", *flags, "--target", str(folder), str(source)],
         check=True,
         capture_output=True,
     )

@@ -36,7 +36,7 @@ from qinsight_plugin.errors import (
 )
 from qinsight_plugin.records import Image
 
-CAT = data.chelsea()[40:161, 60:243]  # type: ignore[no-untyped-call]  # odd on both sides
+CAT = data.chelsea()[40:161, 60:243]
 TINY = CAT[30:54:2, 30:62:2]
 LOSSLESS = ("PNG", "BMP", "TIFF", "PPM", "WEBP")
 SKIMAGE_DATA = Path(skimage.__file__).parent / "data"
@@ -653,7 +653,7 @@ def test_shrinking_is_a_box_average(max_pixels: int, reduction: int) -> None:
 def test_a_jpeg_shrinks_to_nearly_the_box_average_of_its_pixels(
     max_pixels: int, tolerance: float
 ) -> None:
-    coffee = data.coffee()  # type: ignore[no-untyped-call]
+    coffee = data.coffee()
     body = encoded(coffee, "JPEG", quality=90)
     shrunk = decode(body, max_pixels=max_pixels)
     exact = decode(decode(body).pixels, max_pixels=max_pixels)

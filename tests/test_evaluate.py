@@ -17,7 +17,8 @@ from scipy import optimize, stats
 import qinsight_plugin.errors
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError, LabelsError, MissingExtraError, ScoreRangeError
-from qinsight_plugin.evaluate import agreement_by_group, evaluate, scatter_plot
+from qinsight_plugin.evaluate import agreement_by_group, evaluate
+from qinsight_plugin.scatter import scatter_plot
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -386,7 +387,7 @@ def test_plotting_leaves_the_hosts_matplotlib_alone(tmp_path: Path) -> None:
     code = (
         "import sys, matplotlib\n"
         "before = matplotlib.rcParams.copy()\n"
-        "from qinsight_plugin.evaluate import scatter_plot\n"
+        "from qinsight_plugin.scatter import scatter_plot\n"
         f"scatter_plot([1, 2, 3], [2, 1, 4], {str(tmp_path / 'p.png')!r}, title='t')\n"
         "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams.copy() == before)"
     )
@@ -397,7 +398,7 @@ def test_plotting_leaves_the_hosts_matplotlib_alone(tmp_path: Path) -> None:
 def test_a_missing_package_is_named_with_its_extra(package: str, tmp_path: Path) -> None:
     code = (
         f"import sys\nsys.modules[{package!r}] = None\n"
-        "from qinsight_plugin.evaluate import scatter_plot\n"
+        "from qinsight_plugin.scatter import scatter_plot\n"
         "from qinsight_plugin.errors import MissingExtraError\n"
         "try:\n"
         f"    scatter_plot([1, 2, 3], [1, 2, 4], {str(tmp_path / 'p.png')!r}, title='t')\n"

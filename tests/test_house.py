@@ -24,7 +24,7 @@ LAYERS = (
     {"_imports", "records"},
     {"hookspecs", "parallel", "pixels", "labels"},
     {"containers", "gate", "report", "sorting", "evaluate"},
-    {"decode"},
+    {"decode", "scatter"},
     {"scorers"},
     {"builtin"},
     {"plugins"},
@@ -132,7 +132,9 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 def test_nothing_is_left_out_of_the_wheel() -> None:
     """setuptools gets an explicit list of packages, since `integrations` is mapped."""
     text = (ROOT / "pyproject.toml").read_text("utf-8")
-    folders = {path.parent.relative_to(ROOT) for path in ROOT.glob("qinsight_plugin/**/__init__.py")}
+    folders = {
+        path.parent.relative_to(ROOT) for path in ROOT.glob("qinsight_plugin/**/__init__.py")
+    }
     folders |= {
         "qinsight_plugin" / path.parent.relative_to(ROOT)
         for path in ROOT.glob("integrations/**/__init__.py")

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from qinsight_plugin.integrations.opencv import score_frame
 
 import qinsight_plugin
 from qinsight_plugin.errors import ImageDecodeError
-from qinsight_plugin.integrations.opencv import score_frame
 
 from .conftest import Pixels
 
@@ -23,7 +23,9 @@ def test_a_frame_scores_as_its_file(photo: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])
-def test_gray_and_transparent_frames_are_taken(tmp_path: Path, astronaut: Pixels, mode: str) -> None:
+def test_gray_and_transparent_frames_are_taken(
+    tmp_path: Path, astronaut: Pixels, mode: str
+) -> None:
     path = tmp_path / "photo.png"
     Image.fromarray(astronaut).convert(mode).save(path)
     frame = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -38,4 +40,4 @@ def test_sixteen_bits_are_scaled(astronaut: Pixels) -> None:
 
 def test_a_file_that_opencv_could_not_read_is_an_error() -> None:
     with pytest.raises(ImageDecodeError):
-        score_frame(cv2.imread("none.png"))  # type: ignore[arg-type]
+        score_frame(cv2.imread("none.png"))

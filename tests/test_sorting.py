@@ -475,7 +475,9 @@ def test_two_processes_that_move_the_same_names_into_one_folder_lose_nothing(
 ) -> None:
     rivals = [tmp_path / name for name in ("one", "two")]
     for rival in rivals:
-        for number in range(number_each):  # all of one name: the next free number is always fought over
+        for number in range(
+            number_each
+        ):  # all of one name: the next free number is always fought over
             picture(rival / str(number) / "a.jpg", f"{rival.name} {number}".encode())
     processes = [
         start(RIVAL, rival, tmp_path / "out", links, stdin=subprocess.PIPE) for rival in rivals

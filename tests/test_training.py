@@ -222,9 +222,7 @@ def test_fit_learns_what_the_labels_say_and_writes_a_scorer(
 
 
 @pytest.mark.slow
-def test_fit_gives_the_same_weights_again(
-    qinsight: Run, blur_labels: Path, tmp_path: Path
-) -> None:
+def test_fit_gives_the_same_weights_again(qinsight: Run, blur_labels: Path, tmp_path: Path) -> None:
     files = [tmp_path / "one.onnx", tmp_path / "two.onnx"]
     for out in files:
         command = ("fit", blur_labels, "--scale", "0:100", "--epochs", "1", "--out", out)

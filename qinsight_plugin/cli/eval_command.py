@@ -52,9 +52,10 @@ def command(
       qinsight eval labels.csv --scale 1:5 --plot agreement.png
     """
     from qinsight_plugin.cli.main import EXIT_ERROR
-    from qinsight_plugin.evaluate import agreement_by_group, evaluate, scatter_plot
+    from qinsight_plugin.evaluate import agreement_by_group, evaluate
     from qinsight_plugin.labels import read_labels
     from qinsight_plugin.pipeline import Pipeline
+    from qinsight_plugin.scatter import scatter_plot
 
     labels = read_labels(labels_csv, images=images, scale=scale)
     chosen = choose(labels, split)
