@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,21 @@ def photo(tmp_path: Path, astronaut: Pixels) -> Path:
     path = tmp_path / "photo.png"
     Image.fromarray(astronaut).save(path)
     return path
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A folder of one's own, without root's power to ignore permissions."""
+    is_root, nobody = os.geteuid() == 0, 65534
+    with tempfile.TemporaryDirectory() as name:
+        if is_root:
+            os.chown(name, nobody, nobody)
+            os.seteuid(nobody)
+        try:
+            yield Path(name)
+        finally:
+            if is_root:
+                os.seteuid(0)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
+from qinsight_plugin.cli.inputs import expand
+from qinsight_plugin.errors import ImageUnreadableError
+
 from .conftest import Pixels, Run
 
 HEAVY = ("numpy", "PIL", "torch", "onnxruntime", "scipy", "matplotlib", "cv2")
@@ -120,15 +123,13 @@ def test_a_folder_without_pictures_is_said_to_have_none(qinsight: Run, tmp_path:
     assert row["error"].startswith(f"no pictures in {tmp_path}; looked for names that end in")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_an_unreadable_folder_is_named(qinsight: Run, folder: Path) -> None:
-    (folder / "sub").chmod(0)
-    try:
-        done = qinsight("score", folder, "--json")
-    finally:
-        (folder / "sub").chmod(0o755)
-    row = json.loads(done.stdout)[-1]
-    assert row["error_type"] == "ImageUnreadableError"
+def test_a_folder_that_cannot_be_listed_is_named(own: Path) -> None:
+    (own / "a.png").touch()
+    (own / "secret").mkdir(mode=0)
+    found = expand([str(own)])
+    assert [item.path for item in found] == [str(own / "a.png"), str(own / "secret")]
+    assert isinstance(found[1].error, ImageUnreadableError)
+    assert "secret: Permission denied; check its permissions" in str(found[1].error)
 
 
 def test_wrong_usage_has_its_own_exit_code(qinsight: Run, photo: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import skimage.data
 from hypothesis import given, settings
@@ -131,6 +132,34 @@ def test_a_strip_is_cut_into_windows_that_cover_it_once() -> None:
     assert (np.concatenate(parts, axis=1) == strip).all()
 
 
+UNTURNED = {
+    1: None,
+    2: PILImage.Transpose.FLIP_LEFT_RIGHT,
+    3: PILImage.Transpose.ROTATE_180,
+    4: PILImage.Transpose.FLIP_TOP_BOTTOM,
+    5: PILImage.Transpose.TRANSPOSE,
+    6: PILImage.Transpose.ROTATE_90,
+    7: PILImage.Transpose.TRANSVERSE,
+    8: PILImage.Transpose.ROTATE_270,
+}
+"""EXIF orientation -> how an upright picture is stored under it (EXIF 2.32, 4.6.4)."""
+
+
+@settings(max_examples=10, deadline=None)
+@given(pictures)
+def test_the_eight_exif_orientations_give_one_score(pixels: Pixels) -> None:
+    upright = PILImage.fromarray(pixels)
+    scores = set()
+    for orientation, transpose in UNTURNED.items():
+        stored = upright if transpose is None else upright.transpose(transpose)
+        exif = PILImage.Exif()
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        stored.save(buffer, "PNG", exif=exif)
+        scores.add(value(buffer.getvalue()))
+    assert len(scores) == 1
+
+
 @pytest.mark.slow
 def test_a_hundred_megapixels_are_scored(tmp_path: Path, astronaut: Pixels) -> None:
     """A flat picture compresses to little, but is decoded in full."""
@@ -195,6 +224,17 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_an_error_not_a_fallback() -> None:
     with pytest.raises(ConfigError, match="device 'tpu' is not one of cpu, cuda"):
         StudentScorer(device="tpu")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(ConfigError, match="has no CUDAExecutionProvider"):
+            StudentScorer(device="cuda")
+
+
+def test_batches_as_a_gpu_gets_them_give_the_scores_of_single_pictures(astronaut: Pixels) -> None:
+    images = [as_image(astronaut[k : k + 100, : 100 + 50 * (k % 2)]) for k in (0, 2, 4, 1, 3, 5)]
+    batching = StudentScorer()
+    batching._batch = 2
+    together = [score.value for score in batching.score(images)]
+    assert together == pytest.approx(scored(*images), abs=1e-5)
 
 
 def test_the_graph_takes_bytes_casts_first_and_has_three_free_sizes() -> None:

@@ -237,6 +237,7 @@ def test_fit_gives_the_same_weights_again(qinsight: Run, blur_labels: Path, tmp_
     ("arguments", "message"),
     [
         (("--out", "x.pt"), "must end in .onnx"),
+        (("--out", "gone/x.onnx"), "gone is not a folder that can be written to"),
         (("--out", "x.onnx"), "on which scale is not stated"),
         (("--out", "x.onnx", "--scale", "1:5"), "the rating is outside 1:5"),
         (("--out", "x.onnx", "--scale", "0:100", "--init", "gone.onnx"), "no model file at"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,11 +58,20 @@ def command(
 
     if out.suffix != ".onnx":
         raise click.UsageError(f"--out {out} must end in .onnx")
+    require_writable(out.parent)
     for module in ("torch", "onnx"):
         require(module, package=module, extra="train", purpose="training a student")
     labels = read_labels(labels_csv, images=images, scale=scale)
     check_learnable(labels)
     train_and_export(labels, out, init or SHIPPED_WEIGHTS, epochs, seed)
+
+
+def require_writable(folder: Path) -> None:
+    """Training takes long: what would fail at its end is better known at its beginning."""
+    from qinsight_plugin.errors import ConfigError
+
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ConfigError(f"--out: {folder} is not a folder that can be written to; make it first")
 
 
 def train_and_export(labels: Labels, out: Path, init: Path, epochs: int, seed: int) -> None:

@@ -5,9 +5,7 @@ Exit codes: 0 accepted or done, 1 rejected, 2 wrong usage, 3 error.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import sys
 
 import click
@@ -72,9 +70,8 @@ def main() -> None:
     except QInsightError as error:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_ERROR
-    except BrokenPipeError:
-        # The reader, `head` for one, has seen enough; the interpreter must not flush into the void.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # Output that cannot be written, for one; a closed pipe has been dealt with by click.
+        click.echo(f"Error: {error}", err=True)
         code = EXIT_ERROR
     sys.exit(code if isinstance(code, int) else 0)

@@ -159,10 +159,13 @@ def open_session(weights: Path, model: bytes, device: str) -> Any:
 def contract(session: Any, weights: Path) -> dict[str, Any]:
     """The fields of the spec that the model file itself decides."""
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
-    if text is None:
-        raise WeightsError(f"{weights} is not a qinsight student; make one with qinsight fit")
-    metadata = json.loads(text)
-    return {"max_pixels": metadata["max_pixels"], "min_side": metadata["min_side"]}
+    try:
+        metadata = json.loads(text)
+        return {"max_pixels": int(metadata["max_pixels"]), "min_side": int(metadata["min_side"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{weights} is not a qinsight student; make one with qinsight fit"
+        ) from error
 
 
 def load(argument: str) -> StudentScorer:

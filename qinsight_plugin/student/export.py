@@ -47,7 +47,6 @@ def export_onnx(student: Student, path: Path, about: Mapping[str, Any]) -> float
     entry.key, entry.value = METADATA_KEY, json.dumps({**contract, **about}, sort_keys=True)
     data = model.SerializeToString(deterministic=True)
     difference = parity(student, data, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     checksum = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
     path.with_name(path.name + ".sha256").write_text(checksum, "ascii")
