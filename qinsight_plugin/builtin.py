@@ -38,7 +38,18 @@ def qinsight_decode_image(source: Source, max_pixels: int | None, min_side: int)
 def qinsight_score_images(
     scorer: Scorer, images: Sequence[Image], references: Sequence[Image] | None
 ) -> list[Score]:
-    return scorer.score(images, references)
+    from qinsight_plugin.errors import QInsightError, ScorerError
+
+    try:
+        return scorer.score(images, references)
+    except QInsightError:
+        raise
+    except Exception as error:  # a third party's scorer may raise anything
+        names = ", ".join(image.source for image in images)
+        raise ScorerError(
+            f"scorer {scorer.spec.name} failed on {names}: {type(error).__name__}: "
+            + " ".join(str(error).split())
+        ) from error
 
 
 @hookimpl(trylast=True)

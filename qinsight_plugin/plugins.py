@@ -17,7 +17,13 @@ from typing import Any
 import pluggy
 
 from qinsight_plugin import builtin, hookspecs
-from qinsight_plugin.errors import ConfigError, PluginError, QInsightError, ScorerUnknownError
+from qinsight_plugin.errors import (
+    ConfigError,
+    PluginError,
+    QInsightError,
+    ScorerError,
+    ScorerUnknownError,
+)
 from qinsight_plugin.records import Scorer, ScorerSpec
 
 BLOCK_VARIABLE = "QINSIGHT_BLOCK_PLUGINS"
@@ -154,6 +160,11 @@ class PluginHost:
         for _ in self.each(hook, **arguments):
             pass
 
+    def _failures(self) -> str:
+        """Plugins that might have brought what is missing."""
+        failed = ", ".join(info.name for info in self.skipped if info.error)
+        return f"; plugins that did not load: {failed} (see qinsight plugins)" if failed else ""
+
     def _culprit(self, hook: str, error: BaseException) -> str:
         """The plugin whose function stands in the traceback."""
         codes = {
@@ -187,7 +198,7 @@ class PluginHost:
 
         Raises:
             ScorerUnknownError: lists the names that exist.
-            WeightsError, MissingExtraError: from loading it.
+            ScorerError, WeightsError, MissingExtraError: from loading it.
         """
         with self._lock:
             if name not in self._loaded:
@@ -196,9 +207,22 @@ class PluginHost:
                 if base not in specs:
                     raise ScorerUnknownError(
                         f"no scorer is named {base!r}; there are: {', '.join(sorted(specs))}"
+                        + self._failures()
                     )
-                self._loaded[name] = specs[base].load(argument)
+                self._loaded[name] = load(specs[base], argument)
             return self._loaded[name]
+
+
+def load(spec: ScorerSpec, argument: str) -> Scorer:
+    """The spec's scorer; whatever else its loading raises becomes a ScorerError."""
+    try:
+        return spec.load(argument)
+    except QInsightError:
+        raise
+    except Exception as error:  # a third party's scorer may raise anything
+        raise ScorerError(
+            f"scorer {spec.name} did not load: {kind(error)}: {one_line(error)}"
+        ) from error
 
 
 def kind(error: BaseException) -> str:

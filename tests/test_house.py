@@ -15,6 +15,7 @@ import qinsight_plugin
 from qinsight_plugin import hookspecs
 
 from .conftest import ROOT, Run
+from .pictures import captions
 
 PACKAGE = ROOT / "qinsight_plugin"
 README = (ROOT / "README.md").read_text("utf-8")
@@ -123,6 +124,11 @@ def test_the_readme_python_runs() -> None:
             [sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_the_scores_in_the_readme_picture_are_the_scores() -> None:
+    (shown,) = re.findall(r"!\[(.*)\]\(\.github/pictures/scores\.jpg\)", README)
+    assert shown == ", ".join(captions())
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

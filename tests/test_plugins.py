@@ -47,6 +47,13 @@ def test_a_plugin_scorer_is_asked_by_name_and_gets_its_argument(
     assert "Skipped plugin broken (qinsight-sample-plugin 1.2.3): SystemExit" in done.stderr
 
 
+def test_an_unknown_scorer_may_be_in_a_plugin_that_did_not_load(
+    qinsight: Run, installed: dict[str, str], photo: Path
+) -> None:
+    done = qinsight("score", photo, "--scorer", "lost", env=installed)
+    assert done.stderr.endswith("plugins that did not load: broken (see qinsight plugins)\n")
+
+
 def test_a_plugin_decodes_and_answers_for_the_scorer(
     qinsight: Run, installed: dict[str, str]
 ) -> None:
@@ -72,6 +79,34 @@ def test_a_score_outside_the_declared_range_is_an_error(
     (row,) = json.loads(done.stdout)
     assert row["score"] is None
     assert row["error_type"] == "ScoreRangeError"
+
+
+def test_a_scorer_that_does_not_load_is_named(
+    qinsight: Run, installed: dict[str, str], photo: Path
+) -> None:
+    done = qinsight("score", photo, "--scorer", "brightness:much", env=installed)
+    assert done.returncode == 3
+    assert "Error: scorer brightness did not load: ValueError: could not convert" in done.stderr
+
+
+def test_a_scorer_that_fails_is_named_with_the_picture(astronaut: Pixels) -> None:
+    class Failing:
+        spec = ScorerSpec("failing", lambda _: Failing(), "fails")
+
+        def score(self, images: object, references: object = None) -> list[Score]:
+            raise ZeroDivisionError("no pixels")
+
+    class Plugin:
+        @hookimpl
+        def qinsight_register_scorers(self, register: object) -> None:
+            assert callable(register)
+            register(Failing.spec)
+
+    host = PluginHost(discover=False)
+    host.add(Plugin(), "failing", "test")
+    report = Pipeline("failing", host).report_or_error(astronaut)
+    assert report.error == "scorer failing failed on <array>: ZeroDivisionError: no pixels"
+    assert report.error_type == "ScorerError"
 
 
 def test_a_gate_refuses_to_decide_without_a_plugin_that_failed(

@@ -51,12 +51,17 @@ def command(
     Example:
       qinsight eval labels.csv --scale 1:5 --plot agreement.png
     """
+    from qinsight_plugin._imports import require
     from qinsight_plugin.cli.main import EXIT_ERROR
     from qinsight_plugin.evaluate import agreement_by_group, evaluate
     from qinsight_plugin.labels import read_labels
     from qinsight_plugin.pipeline import Pipeline
     from qinsight_plugin.scatter import scatter_plot
 
+    # What is not installed is better known before thousands of pictures are scored than after.
+    require("scipy", package="scipy", extra="eval", purpose="measuring agreement")
+    if plot is not None:
+        require("matplotlib", package="matplotlib", extra="eval", purpose="drawing a scatter plot")
     labels = read_labels(labels_csv, images=images, scale=scale)
     chosen = choose(labels, split)
     pipeline = Pipeline(scorer)
@@ -74,12 +79,12 @@ def command(
     results = {"pooled": evaluate(scores, mos)}
     if names:
         results |= agreement_by_group(scores, mos, names).groups
-    if plot is not None:
-        scatter_plot(scores, mos, plot, title=f"{scorer} on {Path(labels_csv).name}", groups=names)
     if as_json:
         click.echo(json.dumps({name: dataclasses.asdict(r) for name, r in results.items()}))
     else:
         print_table(results)
+    if plot is not None:
+        scatter_plot(scores, mos, plot, title=f"{scorer} on {Path(labels_csv).name}", groups=names)
     for report in failures:
         click.echo(f"Not scored: {report.source}: {report.error}", err=True)
     return EXIT_ERROR if failures else 0

@@ -46,10 +46,11 @@ def command(
     scorer: str,
     workers: int | None,
 ) -> int:
-    """Accept or reject pictures by rules; exit code 1 when any is rejected.
+    """Accept or reject pictures by rules.
 
-    A picture that cannot be scored is rejected, unless the policy says unscorable = "accept".
-    Files are never overwritten: a name that is taken gets a number.
+    The exit code is 1 when any is rejected. A picture that cannot be scored is rejected, unless the
+    policy says unscorable = "accept". Files are never overwritten: a name that is taken gets a
+    number.
 
     \b
     Examples:
