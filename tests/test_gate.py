@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import qinsight_plugin
@@ -29,6 +29,9 @@ from qinsight_plugin.records import (
 )
 
 NUMBER = r"(-?[\d.]+(?:e[+-]\d+)?)"
+
+# How long an example takes tells how busy the machine is, and nothing of what is tested here.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 mos = st.floats(1, 5)
@@ -178,6 +181,7 @@ def test_accepting_the_unscorable_excuses_no_rule_that_can_be_applied() -> None:
     )
 
 
+@patient
 @given(reports, gates, mos, mos)
 def test_raising_min_score_never_turns_a_rejection_into_an_acceptance(
     judged: Report, gate: Gate, a: float, b: float
@@ -187,6 +191,7 @@ def test_raising_min_score_never_turns_a_rejection_into_an_acceptance(
     assert acceptance(judged, gate, min_score=low) <= acceptance(judged, gate, min_score=None)
 
 
+@patient
 @given(reports, gates, st.floats(0, 4), st.floats(0, 4))
 def test_lowering_max_drop_never_turns_a_rejection_into_an_acceptance(
     judged: Report, gate: Gate, a: float, b: float
@@ -196,6 +201,7 @@ def test_lowering_max_drop_never_turns_a_rejection_into_an_acceptance(
     assert acceptance(judged, gate, max_drop=high) <= acceptance(judged, gate, max_drop=None)
 
 
+@patient
 @given(reports, gates, sizes, sizes)
 def test_raising_a_minimum_size_never_turns_a_rejection_into_an_acceptance(
     judged: Report, gate: Gate, a: int, b: int
@@ -205,6 +211,7 @@ def test_raising_a_minimum_size_never_turns_a_rejection_into_an_acceptance(
         assert acceptance(judged, gate, **{side: high}) <= acceptance(judged, gate, **{side: low})
 
 
+@patient
 @given(reports, gates)
 def test_a_clean_acceptance_has_no_reasons_and_a_rejection_has_some(
     judged: Report, gate: Gate
@@ -214,6 +221,7 @@ def test_a_clean_acceptance_has_no_reasons_and_a_rejection_has_some(
     assert all("\n" not in reason for reason in verdict.reasons)
 
 
+@patient
 @given(finite, finite)
 def test_the_numbers_of_a_low_score_show_that_it_is_low(score: float, minimum: float) -> None:
     assume(score < minimum)
@@ -223,6 +231,7 @@ def test_the_numbers_of_a_low_score_show_that_it_is_low(score: float, minimum: f
     assert float(match[1]) < float(match[2])
 
 
+@patient
 @given(st.data(), mos, mos, st.floats(0, 4))
 def test_the_numbers_of_a_drop_add_up_and_show_that_it_is_too_large(
     data: st.DataObject, score: float, reference: float, limit: float
@@ -294,6 +303,7 @@ def test_an_impossible_rule_is_refused_when_checked_and_when_judging(
         judge_report(report(), gate)
 
 
+@patient
 @given(gates)
 def test_a_possible_gate_passes_the_check_unchanged(gate: Gate) -> None:
     assert check_gate(gate) is gate

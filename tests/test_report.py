@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qinsight_plugin.errors import ConfigError
@@ -41,6 +41,9 @@ SOUND = Report(
 )
 FAILED = Report("b.jpg", "student", error="b.jpg is truncated", error_type="ImageDecodeError")
 REFUSAL = Verdict("pics/a.jpg", False, ("score 2.31 is below the minimum of 3.5", "serious blur"))
+
+# How long an example takes tells how busy the machine is, and nothing of what is tested here.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 file_names = st.binary(min_size=1).map(os.fsdecode)  # lone surrogates stand for undecodable bytes
@@ -90,11 +93,13 @@ def written(
     return stream.getvalue()
 
 
+@patient
 @given(reports)
 def test_a_report_comes_back_from_json_as_it_was(report: Report) -> None:
     assert from_dict(json.loads(json.dumps(to_dict(report)))) == report
 
 
+@patient
 @given(reports, verdicts)
 def test_a_report_comes_back_from_a_row_with_its_verdict(report: Report, verdict: Verdict) -> None:
     row = json.loads(json.dumps(to_row(report, verdict)))
@@ -182,6 +187,7 @@ def test_junk_is_refused(junk: Any) -> None:
         from_dict(junk)
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(list(to_dict(SOUND))), json_values))
 def test_any_json_object_is_a_report_or_a_config_error(row: dict[str, Any]) -> None:
     try:
@@ -195,11 +201,13 @@ def test_keys_left_out_default_as_in_a_report() -> None:
     assert from_dict({"source": "a", "scorer": "student"}) == Report("a", "student")
 
 
+@patient
 @given(judged)
 def test_json_is_a_list_of_the_rows(rows: list[tuple[Report, Verdict | None]]) -> None:
     assert json.loads(written(JsonWriter, rows)) == [to_row(*row) for row in rows]
 
 
+@patient
 @given(judged)
 def test_json_lines_are_the_rows(rows: list[tuple[Report, Verdict | None]]) -> None:
     lines = written(JsonlWriter, rows).splitlines()
@@ -354,6 +362,7 @@ def test_wide_characters_keep_the_columns_aligned() -> None:
     assert line == "漢字.jpg" + " " * 12 + "     3.00"
 
 
+@patient
 @given(texts, st.integers(8, 60))
 def test_a_shortened_text_fits_and_keeps_its_ends(text: str, width: int) -> None:
     shown = shorten(printable(text), width)
@@ -366,6 +375,7 @@ def test_a_shortened_text_fits_and_keeps_its_ends(text: str, width: int) -> None
         assert tail
 
 
+@patient
 @given(texts, texts)
 def test_a_hostile_name_or_error_cannot_act_on_the_terminal(name: str, error: str) -> None:
     table = written(TableWriter, [(Report(name, "student", error=error), None)])

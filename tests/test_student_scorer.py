@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,13 +163,25 @@ def test_the_eight_exif_orientations_give_one_score(pixels: Pixels) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_megapixels_are_scored(tmp_path: Path, astronaut: Pixels) -> None:
-    """A flat picture compresses to little, but is decoded in full."""
+@pytest.mark.parametrize("size", [(10_000, 10_000), (3_125_000, 32)], ids=["square", "strip"])
+def test_a_hundred_megapixels_are_scored_in_a_gigabyte_and_a_half(
+    tmp_path: Path, astronaut: Pixels, size: tuple[int, int]
+) -> None:
     path = tmp_path / "huge.png"
-    PILImage.fromarray(astronaut).resize((10_000, 10_000)).save(path, compress_level=1)
-    report = qinsight_plugin.score(path)
-    assert (report.width, report.height) == (10_000, 10_000)
-    assert 1.0 <= report.value <= 5.0
+    PILImage.fromarray(astronaut).resize(size).save(path, compress_level=1)
+    code = (
+        "import resource, sys, qinsight_plugin\n"
+        "report = qinsight_plugin.score(sys.argv[1])\n"
+        "kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(report.width, report.height, report.value, kib)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    width, height, mos, kib = (float(word) for word in done.stdout.split())
+    assert (width, height) == size
+    assert 1.0 <= mos <= 5.0
+    assert kib < 1.5 * 1024 * 1024
 
 
 def test_a_large_jpeg_scores_as_its_full_decode_within_a_twentieth(tmp_path: Path) -> None:
