@@ -71,6 +71,22 @@ class GroupedAgreement:
     groups: Mapping[str, Agreement]
 
 
+@dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """What people said of the pictures that were scored from `low` up to `high`.
+
+    Attributes:
+        n: number of pictures.
+        score, mos: means over them; equal where the scale means what it says.
+    """
+
+    low: float
+    high: float
+    n: int
+    score: float
+    mos: float
+
+
 def evaluate(
     scores: npt.ArrayLike,
     mos: npt.ArrayLike,
@@ -157,6 +173,28 @@ def agreement_by_group(
                 f"group {name}: {error}; or leave the group out, or merge it with another"
             ) from error
     return GroupedAgreement(pooled, within)
+
+
+def calibration(
+    scores: npt.ArrayLike, mos: npt.ArrayLike, width: float = 0.5
+) -> tuple[CalibrationBin, ...]:
+    """Mean rating by score, in bins that start at multiples of `width`; empty ones left out.
+
+    Raises:
+        LabelsError, ScoreRangeError, ConfigError: as for `evaluate`.
+    """
+    x, y = paired(scores, mos)
+    index = np.floor(x / width).astype(int)
+    return tuple(
+        CalibrationBin(
+            low=float(k * width),
+            high=float((k + 1) * width),
+            n=int((index == k).sum()),
+            score=float(x[index == k].mean()),
+            mos=float(y[index == k].mean()),
+        )
+        for k in np.unique(index)
+    )
 
 
 def paired(scores: npt.ArrayLike, mos: npt.ArrayLike) -> tuple[Vector, Vector]:

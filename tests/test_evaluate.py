@@ -17,7 +17,7 @@ from scipy import optimize, stats
 import qinsight_plugin.errors
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError, LabelsError, MissingExtraError, ScoreRangeError
-from qinsight_plugin.evaluate import agreement_by_group, evaluate
+from qinsight_plugin.evaluate import agreement_by_group, calibration, evaluate
 from qinsight_plugin.scatter import scatter_plot
 
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -444,3 +444,10 @@ def test_a_missing_part_of_a_package_is_broken_and_not_absent() -> None:
         require("scipy.no_such_part", package="scipy", extra="eval", purpose="measuring")
     assert not isinstance(caught.value, MissingExtraError)
     assert require("scipy.stats", package="scipy", extra="eval", purpose="measuring") is stats
+
+
+def test_calibration_is_the_mean_rating_of_the_pictures_scored_alike() -> None:
+    bins = calibration([1.0, 1.4, 2.6, 4.5, 4.75], [2.0, 3.0, 2.0, 4.0, 5.0])
+    assert [(b.low, b.high, b.n) for b in bins] == [(1, 1.5, 2), (2.5, 3, 1), (4.5, 5, 2)]
+    assert [b.score for b in bins] == pytest.approx([1.2, 2.6, 4.625])
+    assert [b.mos for b in bins] == pytest.approx([2.5, 2.0, 4.5])

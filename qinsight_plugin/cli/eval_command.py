@@ -14,7 +14,9 @@ from qinsight_plugin.cli.options import progress, scored, scorer_option, workers
 from qinsight_plugin.cli.scale import SCALE, images_option, scale_option
 
 if TYPE_CHECKING:
-    from qinsight_plugin.evaluate import Agreement
+    from collections.abc import Sequence
+
+    from qinsight_plugin.evaluate import CalibrationBin, GroupedAgreement
     from qinsight_plugin.labels import Labels
 
 
@@ -45,7 +47,7 @@ def command(
 
     LABELS.CSV has a column `path` (or filename) and a column `mos`, and may have `split`, `group`
     and `dup_group` (near-duplicates share a value). Prints SRCC, PLCC, KRCC and RMSE with 95 %
-    bootstrap intervals, pooled and within each group.
+    bootstrap intervals, pooled and within each group; then the mean rating by score.
 
     \b
     Example:
@@ -53,7 +55,12 @@ def command(
     """
     from qinsight_plugin._imports import require
     from qinsight_plugin.cli.main import EXIT_ERROR
-    from qinsight_plugin.evaluate import agreement_by_group, evaluate
+    from qinsight_plugin.evaluate import (
+        GroupedAgreement,
+        agreement_by_group,
+        calibration,
+        evaluate,
+    )
     from qinsight_plugin.labels import read_labels
     from qinsight_plugin.pipeline import Pipeline
     from qinsight_plugin.scatter import scatter_plot
@@ -63,30 +70,25 @@ def command(
     if plot is not None:
         require("matplotlib", package="matplotlib", extra="eval", purpose="drawing a scatter plot")
     labels = read_labels(labels_csv, images=images, scale=scale)
-    chosen = choose(labels, split)
+    rated = choose(labels, split)
     pipeline = Pipeline(scorer)
-    inputs = [Input(str(labels.paths[i])) for i in chosen]
-    scores, mos, groups, failures = [], [], [], []
+    inputs = [Input(str(labels.paths[i])) for i in rated]
     with progress(scored(pipeline, inputs, workers), len(inputs)) as rows:
-        for index, (_, report) in zip(chosen, rows, strict=True):
-            if report.score is None:
-                failures.append(report)
-                continue
-            scores.append(report.score.value)
-            mos.append(labels.mos[index])
-            groups.append(labels.group[index] if labels.group else "")
-    names = groups if labels.group else None
-    results = {"pooled": evaluate(scores, mos)}
-    if names:
-        results |= agreement_by_group(scores, mos, names).groups
-    if as_json:
-        click.echo(json.dumps({name: dataclasses.asdict(r) for name, r in results.items()}))
-    else:
-        print_table(results)
-    if plot is not None:
-        scatter_plot(scores, mos, plot, title=f"{scorer} on {Path(labels_csv).name}", groups=names)
+        reports = dict(zip(rated, (report for _, report in rows), strict=True))
+    failures = [report for report in reports.values() if report.error is not None]
     for report in failures:
         click.echo(f"Not scored: {report.source}: {report.error}", err=True)
+
+    kept = [i for i, report in reports.items() if report.error is None]
+    scores, mos = [reports[i].value for i in kept], [labels.mos[i] for i in kept]
+    groups = [labels.group[i] for i in kept] if labels.group else None
+    if groups is None:
+        agreement = GroupedAgreement(evaluate(scores, mos), {})
+    else:
+        agreement = agreement_by_group(scores, mos, groups)
+    show(agreement, calibration(scores, mos), as_json)
+    if plot is not None:
+        scatter_plot(scores, mos, plot, title=f"{scorer} on {Path(labels_csv).name}", groups=groups)
     return EXIT_ERROR if failures else 0
 
 
@@ -105,10 +107,20 @@ def choose(labels: Labels, split: str | None) -> list[int]:
     return chosen
 
 
-def print_table(results: dict[str, Agreement]) -> None:
+def show(agreement: GroupedAgreement, bins: Sequence[CalibrationBin], as_json: bool) -> None:
+    if as_json:
+        rows = dataclasses.asdict(agreement) | {
+            "calibration": [dataclasses.asdict(b) for b in bins]
+        }
+        click.echo(json.dumps(rows))
+        return
     columns = ("SRCC", "PLCC", "KRCC", "RMSE")
     click.echo(f"{'':<10}{'n':>6}  " + "".join(f"{c:<23}" for c in columns) + "bias")
-    for name, result in results.items():
+    for name, result in {"pooled": agreement.pooled, **agreement.groups}.items():
         figures = (result.srcc, result.plcc, result.krcc, result.rmse)
         cells = "".join(f"{figure!s:<23}" for figure in figures)
         click.echo(f"{name:<10}{result.n:>6}  {cells}{result.bias:+.3f}")
+    click.echo("\nscored         n  mean score  mean MOS")
+    for row in bins:
+        where = f"{row.low:.1f} to {row.high:.1f}"
+        click.echo(f"{where:<10}{row.n:>6}  {row.score:>10.2f}  {row.mos:>8.2f}")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
@@ -124,10 +125,10 @@ class CsvWriter(ReportWriter):
 
     def _row(self, report: Report, verdict: Verdict | None) -> str:
         row = to_row(report, verdict)
-        return _csv_line([_cell(column, row.get(column)) for column in CSV_COLUMNS])
+        return _csv_line(_cell(column, row.get(column)) for column in CSV_COLUMNS)
 
 
-def _csv_line(cells: tuple[str, ...] | list[Any]) -> str:
+def _csv_line(cells: Iterable[float | str | None]) -> str:
     line = io.StringIO()
     csv.writer(line, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerow(cells)
     return line.getvalue()
