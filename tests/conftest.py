@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -18,6 +19,12 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# Machines are noisy: time is for `qinsight bench`, not for a test to fail by.
+hypothesis.settings.register_profile(
+    "house", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

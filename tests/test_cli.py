@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image as PILImage
 
 from qinsight_plugin.cli.inputs import expand
+from qinsight_plugin.cli.main import cli
 from qinsight_plugin.errors import ImageUnreadableError
 
 from .conftest import Pixels, Run
@@ -163,6 +165,23 @@ def test_the_gate_sorts_files_and_loses_none(qinsight: Run, folder: Path) -> Non
     assert {path.read_bytes() for path in folder.rglob("*.*")} == contents
     again = json.loads(qinsight("gate", folder, *flags, "--json").stdout)
     assert [Path(row["source"]).name for row in again] == ["good.jpg"]
+
+
+def test_a_file_that_cannot_be_moved_is_named_and_the_others_are(own: Path) -> None:
+    """In this process, since only here root can give up its power over permissions."""
+    PILImage.new("RGB", (64, 64)).save(own / "stuck.png")
+    PILImage.new("RGB", (64, 64)).save(own / "free.png")
+    (own / "locked").mkdir()
+    (own / "stuck.png").rename(own / "locked" / "stuck.png")
+    (own / "locked").chmod(0o555)
+    arguments = [str(own), "--min-score", "5", "--move-rejected", str(own / "out"), "--json"]
+    done = CliRunner().invoke(cli, ["gate", *arguments], standalone_mode=False)
+    (own / "locked").chmod(0o755)
+    assert done.return_value == 3
+    assert "Not sorted: cannot move" in done.stderr
+    assert (own / "locked" / "stuck.png").exists()
+    assert [row["accepted"] for row in json.loads(done.stdout)] == [False, False]
+    assert (own / "out" / "free.png").exists()
 
 
 def test_a_policy_file_rules_and_a_wrong_key_is_an_error(

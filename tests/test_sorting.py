@@ -40,21 +40,6 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def own() -> Iterator[Path]:
-    """A folder of one's own, without root's power to ignore permissions."""
-    is_root, nobody = os.geteuid() == 0, 65534
-    with tempfile.TemporaryDirectory() as name:
-        if is_root:
-            os.chown(name, nobody, nobody)
-            os.seteuid(nobody)
-        try:
-            yield Path(name)
-        finally:
-            if is_root:
-                os.seteuid(0)
-
-
-@pytest.fixture
 def no_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """FAT answers EPERM to link(2)."""
     monkeypatch.setattr(os, "link", refusing(errno.EPERM))

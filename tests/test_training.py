@@ -91,16 +91,13 @@ def test_a_ladder_has_six_pictures_of_one_size_and_is_repeatable(seed: int) -> N
 def test_batch_norm_is_folded_as_pytorch_computes_it() -> None:
     """A convolution and a BatchNorm of PyTorch, under torchvision's key names."""
     torch.manual_seed(0)
-    unfolded = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)).eval()
-    norm = unfolded[1]
-    assert isinstance(norm, nn.BatchNorm2d)
+    norm = nn.BatchNorm2d(8)
+    unfolded = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), norm)).eval()
     for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
         assert tensor is not None
         tensor.uniform_(0.5, 2.0)
-    folded = nn.Conv2d(3, 8, 3)
-    folded.load_state_dict(
-        {k.removeprefix("0."): v for k, v in fold_batch_norm(unfolded.state_dict()).items()}
-    )
+    folded = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3)))
+    folded.load_state_dict(fold_batch_norm(unfolded.state_dict()))
     x = torch.randn(2, 3, 9, 9)
     torch.testing.assert_close(folded(x), unfolded(x), rtol=1e-4, atol=1e-5)
 

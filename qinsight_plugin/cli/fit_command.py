@@ -44,8 +44,8 @@ def command(
 
     LABELS.CSV has a column `path` (or filename) and a column `mos`, and may have `split` (train,
     val, test), `group` and `dup_group` (near-duplicates share a value and stay on one side).
-    The result is a file for --scorer student:FILE, with its checksum beside it. About 0.3 MB of
-    memory a picture, and on two cores 0.5 seconds a picture.
+    The result is a file for --scorer student:FILE, with its checksum beside it. About 0.4 MB of
+    memory and, on two cores, 0.3 seconds a picture.
 
     \b
     Example:

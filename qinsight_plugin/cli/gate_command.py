@@ -63,7 +63,7 @@ def command(
       min_width = 640
       unscorable = "reject"
     """
-    from qinsight_plugin.cli.main import EXIT_REJECTED
+    from qinsight_plugin.cli.main import EXIT_ERROR, EXIT_REJECTED
     from qinsight_plugin.pipeline import Pipeline
 
     if (policy is None) == (min_score is None):
@@ -74,7 +74,7 @@ def command(
     pipeline = Pipeline(scorer)
     pipeline.require_judgeable()
     inputs = expand(paths, skip=tuple(filter(None, (move_rejected, copy_accepted))))
-    rejected = False
+    rejected = unsorted = False
     with (
         make_writer(output) as writer,
         progress(scored(pipeline, inputs, workers, reference), len(inputs)) as rows,
@@ -85,6 +85,11 @@ def command(
             pipeline.ready(report, verdict)
             writer.write(report, verdict)
             rejected = rejected or not verdict.accepted
+            if problem := report.blocks.get("sorting", {}).get("error"):
+                click.echo(f"Not sorted: {problem}", err=True)
+                unsorted = True
+    if unsorted:
+        return EXIT_ERROR
     return EXIT_REJECTED if rejected else 0
 
 
@@ -103,6 +108,7 @@ def sort_file(
     copy_accepted: Path | None,
 ) -> Report:
     """Move or copy the file as its verdict asks; the report tells where to."""
+    from qinsight_plugin.errors import ImageError
     from qinsight_plugin.sorting import copy_into, move_into
 
     if item.error is not None or report.error_type in (
@@ -110,10 +116,13 @@ def sort_file(
         "ImageUnreadableError",
     ):
         return report  # there is no file to sort
-    if verdict.accepted and copy_accepted:
-        sorted_to = {"copied_to": str(copy_into(Path(item.path), copy_accepted, item.root))}
-    elif not verdict.accepted and move_rejected:
-        sorted_to = {"moved_to": str(move_into(Path(item.path), move_rejected, item.root))}
-    else:
-        return report
-    return dataclasses.replace(report, blocks={**report.blocks, "sorting": sorted_to})
+    try:
+        if verdict.accepted and copy_accepted:
+            outcome = {"copied_to": str(copy_into(item.path, copy_accepted, item.root))}
+        elif not verdict.accepted and move_rejected:
+            outcome = {"moved_to": str(move_into(item.path, move_rejected, item.root))}
+        else:
+            return report
+    except ImageError as error:  # this file only: it vanished, or may not be removed
+        outcome = {"error": str(error)}
+    return dataclasses.replace(report, blocks={**report.blocks, "sorting": outcome})
