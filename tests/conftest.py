@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -15,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import skimage.data
-from PIL import Image
+from click.testing import CliRunner
+from PIL import Image as PILImage
+
+from qinsight_plugin.cli.main import cli
 
 Pixels = npt.NDArray[np.uint8]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -67,12 +71,22 @@ def astronaut() -> Pixels:
 def photo(tmp_path: Path, astronaut: Pixels) -> Path:
     """The same as a PNG file."""
     path = tmp_path / "photo.png"
-    Image.fromarray(astronaut).save(path)
+    PILImage.fromarray(astronaut).save(path)
     return path
 
 
+@pytest.fixture(scope="session")
+def everything_loaded(tmp_path_factory: pytest.TempPathFactory, astronaut: Pixels) -> None:
+    """All that a gate imports: Python itself may lie where only root can read."""
+    folder = tmp_path_factory.mktemp("loaded")
+    PILImage.fromarray(astronaut).save(folder / "a.png")
+    move = ("--move-rejected", str(folder / "out"))
+    CliRunner().invoke(cli, ["gate", str(folder), "--min-score", "5", *move])
+    assert list((folder / "out").iterdir())
+
+
 @pytest.fixture
-def own() -> Iterator[Path]:
+def own(everything_loaded: None) -> Iterator[Path]:
     """A folder of one's own, without root's power to ignore permissions."""
     is_root, nobody = os.geteuid() == 0, 65534
     with tempfile.TemporaryDirectory() as name:
@@ -84,6 +98,8 @@ def own() -> Iterator[Path]:
         finally:
             if is_root:
                 os.seteuid(0)
+                # What could not be listed meanwhile must not be remembered as empty.
+                importlib.invalidate_caches()
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ def test_without_links_nothing_is_overwritten_either(sort: Sort, tmp_path: Path)
 def test_without_links_a_name_reserved_in_vain_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "replace", refusing(errno.EIO))
+    monkeypatch.setattr(Path, "replace", refusing(errno.EIO))
     with pytest.raises(ConfigError, match="cannot write to the folder"):
         move_into(picture(tmp_path / "a.jpg"), tmp_path / "out")
     assert files_in(tmp_path) == {"a.jpg": b"picture"}
