@@ -365,14 +365,14 @@ def test_wide_characters_keep_the_columns_aligned() -> None:
 @patient
 @given(texts, st.integers(8, 60))
 def test_a_shortened_text_fits_and_keeps_its_ends(text: str, width: int) -> None:
-    shown = shorten(printable(text), width)
+    plain = printable(text)
+    shown = shorten(plain, width)
     assert text_width(shown) <= width
-    head, ellipsis, tail = shown.partition("...")
-    if shown != printable(text):
-        assert ellipsis
-        assert printable(text).startswith(head)
-        assert printable(text).endswith(shown[len(head) + 3 :])
-        assert tail
+    # The text may have dots of its own around the ellipsis.
+    places = [at for at in range(1, len(shown) - 3) if shown[at : at + 3] == "..."]
+    assert shown == plain or any(
+        plain.startswith(shown[:at]) and plain.endswith(shown[at + 3 :]) for at in places
+    )
 
 
 @patient
