@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from qinsight_plugin.errors import (
@@ -35,6 +36,14 @@ if TYPE_CHECKING:
 DEFAULT_SCORER = "student"
 SIMILAR_MARGIN = 0.1
 """MOS difference within which two pictures are called similar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An untouched picture, decoded once, and scored once if the scorer needs no reference."""
+
+    image: Image
+    score: Score | None
 
 
 class Pipeline:
@@ -102,23 +111,30 @@ class Pipeline:
                 )
         return list(scores)
 
-    def report(self, source: Source, reference: Source | None = None) -> Report:
+    def reference(self, source: Source) -> Reference:
+        """Prepare a reference for any number of reports.
+
+        Raises:
+            QInsightError: whatever stood in the way.
+        """
+        image = self.decode(source)
+        needs_none = self.scorer.spec.kind == "NR"
+        return Reference(image, self.score_images([image])[0] if needs_none else None)
+
+    def report(self, source: Source, reference: Reference | None = None) -> Report:
         """Decode, score, enrich.
 
         Raises:
             QInsightError: whatever stood in the way.
         """
         image = self.decode(source)
-        against = None if reference is None else self.decode(reference)
-        (score,) = self.score_images([image], None if against is None else [against])
-        reference_score = None
-        if against is not None and self.scorer.spec.kind == "NR":
-            (reference_score,) = self.score_images([against])
+        against = None if reference is None else [reference.image]
+        (score,) = self.score_images([image], against)
         report = Report(
             source=image.source,
             scorer=self.name,
             score=score,
-            reference_score=reference_score,
+            reference_score=None if reference is None else reference.score,
             width=image.width,
             height=image.height,
             format=image.format,
@@ -140,7 +156,7 @@ class Pipeline:
             blocks.update(answer)
         return blocks
 
-    def report_or_error(self, source: Source, reference: Source | None = None) -> Report:
+    def report_or_error(self, source: Source, reference: Reference | None = None) -> Report:
         """As `report`, but what stood in the way becomes the report's error."""
         try:
             return self.report(source, reference)
@@ -151,11 +167,9 @@ class Pipeline:
         """The report of a picture that could not be scored."""
         return Report(name, self.name, error=str(error), error_type=type(error).__name__)
 
-    def reports(
-        self, sources: Iterable[Source], reference: Source | None = None, workers: int | None = None
-    ) -> Iterator[Report]:
+    def reports(self, sources: Iterable[Source], workers: int | None = None) -> Iterator[Report]:
         """`report_or_error` of each source, in order, several at work at once."""
-        return in_order(lambda source: self.report_or_error(source, reference), sources, workers)
+        return in_order(self.report_or_error, sources, workers)
 
     def judge(self, report: Report, gate: Gate) -> Verdict:
         """The verdict of the site's own policy, or else of the gate's rules.
@@ -211,7 +225,8 @@ def score(
         QInsightError: the picture cannot be used, or the scorer not loaded; one line each.
     """
     pipeline = Pipeline(scorer)
-    report = pipeline.report(source, reference)
+    against = None if reference is None else pipeline.reference(reference)
+    report = pipeline.report(source, against)
     pipeline.ready(report)
     return report
 

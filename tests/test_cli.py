@@ -206,6 +206,9 @@ def test_a_drop_against_a_reference_is_judged(qinsight: Run, folder: Path, tmp_p
     (row,) = json.loads(qinsight("gate", folder / "sub" / "blurred.png", *reference).stdout)
     assert "below the reference's" in row["reasons"][0]
     assert row["reference_score"] > row["score"]
+    missing = qinsight("score", folder, "--reference", folder / "none.png")
+    assert (missing.returncode, missing.stdout) == (3, "")
+    assert "none.png does not exist" in missing.stderr
 
 
 def test_compare_names_the_better_one(qinsight: Run, folder: Path) -> None:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from qinsight_plugin.cli.inputs import Input
-from qinsight_plugin.cli.options import progress, scored, scorer_option, workers_option
+from qinsight_plugin.cli.options import (
+    open_pipeline,
+    progress,
+    scored,
+    scorer_option,
+    workers_option,
+)
 from qinsight_plugin.cli.scale import SCALE, images_option, scale_option
 
 if TYPE_CHECKING:
@@ -62,7 +68,6 @@ def command(
         evaluate,
     )
     from qinsight_plugin.labels import read_labels
-    from qinsight_plugin.pipeline import Pipeline
     from qinsight_plugin.scatter import scatter_plot
 
     # What is not installed is better known before thousands of pictures are scored than after.
@@ -71,10 +76,9 @@ def command(
         require("matplotlib", package="matplotlib", extra="eval", purpose="drawing a scatter plot")
     labels = read_labels(labels_csv, images=images, scale=scale)
     rated = choose(labels, split)
-    pipeline = Pipeline(scorer)
     inputs = [Input(str(labels.paths[i])) for i in rated]
-    with progress(scored(pipeline, inputs, workers), len(inputs)) as rows:
-        reports = dict(zip(rated, (report for _, report in rows), strict=True))
+    rows = progress(scored(open_pipeline(scorer), inputs, workers), len(inputs))
+    reports = dict(zip(rated, (report for _, report in rows), strict=True))
     failures = [report for report in reports.values() if report.error is not None]
     for report in failures:
         click.echo(f"Not scored: {report.source}: {report.error}", err=True)

@@ -74,12 +74,10 @@ def command(
     pipeline = Pipeline(scorer)
     pipeline.require_judgeable()
     inputs = expand(paths, skip=tuple(filter(None, (move_rejected, copy_accepted))))
+    rows = scored(pipeline, inputs, workers, reference)
     rejected = unsorted = False
-    with (
-        make_writer(output) as writer,
-        progress(scored(pipeline, inputs, workers, reference), len(inputs)) as rows,
-    ):
-        for item, scored_report in rows:
+    with make_writer(output) as writer:
+        for item, scored_report in progress(rows, len(inputs)):
             verdict = pipeline.judge(scored_report, gate)
             report = sort_file(item, scored_report, verdict, move_rejected, copy_accepted)
             pipeline.ready(report, verdict)

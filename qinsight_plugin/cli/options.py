@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
     from qinsight_plugin.pipeline import Pipeline
     from qinsight_plugin.records import Report
     from qinsight_plugin.report import ReportWriter
+
+T = TypeVar("T")
 
 scorer_option = click.option(
     "--scorer",
@@ -54,10 +55,15 @@ def make_writer(output: str | None) -> ReportWriter:
     return writers[output](sys.stdout)
 
 
-def warn_of_skipped_plugins(pipeline: Pipeline) -> None:
+def open_pipeline(scorer: str) -> Pipeline:
+    """The pipeline; plugins that did not load are named on standard error."""
+    from qinsight_plugin.pipeline import Pipeline
+
+    pipeline = Pipeline(scorer)
     for plugin in pipeline.host.skipped:
         if plugin.error:
             click.echo(f"Skipped plugin {plugin.name} ({plugin.origin}): {plugin.error}", err=True)
+    return pipeline
 
 
 def scored(
@@ -66,22 +72,30 @@ def scored(
     workers: int | None,
     reference: str | None = None,
 ) -> Iterator[tuple[Input, Report]]:
-    """Each input with its report, in order."""
+    """Each input with its report, in order.
+
+    Raises:
+        ImageError: the reference cannot be used.
+    """
     from qinsight_plugin.parallel import in_order
+
+    against = None if reference is None else pipeline.reference(reference)
 
     def work(item: Input) -> tuple[Input, Report]:
         if item.error is not None:
             return item, pipeline.failure(item.path, item.error)
-        return item, pipeline.report_or_error(item.source, reference)
+        return item, pipeline.report_or_error(item.source, against)
 
     return in_order(work, inputs, workers)
 
 
-@contextmanager
-def progress(items: Iterable[Any], total: int) -> Iterator[Iterable[Any]]:
-    """A progress bar on standard error, where that is a terminal and the rows go elsewhere."""
-    if not sys.stderr.isatty() or sys.stdout.isatty() or total < 2:
-        yield items
+def progress(items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, and where standard error is a terminal a progress bar under the rows."""
+    if not sys.stderr.isatty() or total < 2:
+        yield from items
         return
     with click.progressbar(items, length=total, file=sys.stderr, label="Scoring") as bar:
-        yield bar
+        for item in bar:
+            # The row that is written now takes the bar's line; the bar is drawn again under it.
+            click.echo("\r\x1b[K", nl=False, err=True)
+            yield item

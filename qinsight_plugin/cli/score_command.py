@@ -8,11 +8,11 @@ from qinsight_plugin.cli.inputs import expand
 from qinsight_plugin.cli.options import (
     format_options,
     make_writer,
+    open_pipeline,
     paths_argument,
     progress,
     scored,
     scorer_option,
-    warn_of_skipped_plugins,
     workers_option,
 )
 
@@ -43,17 +43,13 @@ def command(
       curl -s https://example.org/a.webp | qinsight score - --json
     """
     from qinsight_plugin.cli.main import EXIT_ERROR
-    from qinsight_plugin.pipeline import Pipeline
 
-    pipeline = Pipeline(scorer)
-    warn_of_skipped_plugins(pipeline)
+    pipeline = open_pipeline(scorer)
     inputs = expand(paths)
+    rows = scored(pipeline, inputs, workers, reference)
     failed = False
-    with (
-        make_writer(output) as writer,
-        progress(scored(pipeline, inputs, workers, reference), len(inputs)) as rows,
-    ):
-        for _, report in rows:
+    with make_writer(output) as writer:
+        for _, report in progress(rows, len(inputs)):
             pipeline.ready(report)
             writer.write(report)
             failed = failed or report.error is not None
