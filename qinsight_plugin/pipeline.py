@@ -133,6 +133,7 @@ class Pipeline:
         report = Report(
             source=image.source,
             scorer=self.name,
+            scorer_version=self.scorer.spec.version,
             score=score,
             reference_score=None if reference is None else reference.score,
             width=image.width,
@@ -165,7 +166,13 @@ class Pipeline:
 
     def failure(self, name: str, error: QInsightError) -> Report:
         """The report of a picture that could not be scored."""
-        return Report(name, self.name, error=str(error), error_type=type(error).__name__)
+        return Report(
+            source=name,
+            scorer=self.name,
+            scorer_version=self.scorer.spec.version,
+            error=str(error),
+            error_type=type(error).__name__,
+        )
 
     def reports(self, sources: Iterable[Source], workers: int | None = None) -> Iterator[Report]:
         """`report_or_error` of each source, in order, several at work at once."""

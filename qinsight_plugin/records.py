@@ -89,6 +89,7 @@ class Report:
         width, height, format: see `Image`; 0 and "" where decoding failed.
         notes: what decoding had to decide.
         error: one line saying why there is no score; `error_type` is the error's class name.
+        scorer_version: see `ScorerSpec.version`.
         blocks: named blocks added by plugins; JSON values only.
     """
 
@@ -102,6 +103,7 @@ class Report:
     notes: tuple[str, ...] = ()
     error: str | None = None
     error_type: str | None = None
+    scorer_version: str = ""
     blocks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -195,6 +197,7 @@ class ScorerSpec:
         higher_is_better: the direction of its scale.
         max_pixels: pixels it looks at; larger pictures are halved until they fit. None: all.
         min_side: shortest side, in pixels, that it can judge.
+        version: changes whenever scores may; "" where that is not known before loading, or at all.
     """
 
     name: str
@@ -205,3 +208,4 @@ class ScorerSpec:
     higher_is_better: bool = True
     max_pixels: int | None = None
     min_side: int = 1
+    version: str = ""

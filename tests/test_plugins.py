@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image as PILImage
+from skimage.metrics import peak_signal_noise_ratio
 
 from qinsight_plugin import hookimpl
-from qinsight_plugin.errors import PluginError, ScorerUnknownError
+from qinsight_plugin.errors import PluginError, ReferenceMissingError, ScorerUnknownError
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.plugins import PluginHost
 from qinsight_plugin.records import Image, Report, Score, ScorerSpec, Source
@@ -255,3 +257,36 @@ def test_a_gate_needs_a_scale_on_which_more_is_better(host: PluginHost) -> None:
     host.add(Plugin(), "lower", "test")
     with pytest.raises(ValueError, match="gives lower numbers to better pictures"):
         Pipeline("worse", host).require_judgeable()
+
+
+class Psnr:
+    """A full-reference scorer, by skimage."""
+
+    spec = ScorerSpec("psnr", lambda _: Psnr(), "PSNR in dB", kind="FR", range=(0.0, 100.0))
+
+    def score(
+        self, images: Sequence[Image], references: Sequence[Image] | None = None
+    ) -> list[Score]:
+        assert references is not None
+        pairs = zip(references, images, strict=True)
+        return [Score(peak_signal_noise_ratio(r.pixels, i.pixels)) for r, i in pairs]
+
+
+class PsnrPlugin:
+    @hookimpl
+    def qinsight_register_scorers(self, register: object) -> None:
+        assert callable(register)
+        register(Psnr.spec)
+
+
+def test_a_full_reference_scorer_gets_the_reference_or_is_not_asked(
+    host: PluginHost, astronaut: Pixels
+) -> None:
+    host.add(PsnrPlugin(), "psnr", "test")
+    pipeline = Pipeline("psnr", host)
+    darker = astronaut // 2
+    report = pipeline.report(darker, pipeline.reference(astronaut))
+    assert report.value == peak_signal_noise_ratio(astronaut, darker)
+    assert report.reference_score is None
+    with pytest.raises(ReferenceMissingError, match="pass one with --reference"):
+        pipeline.report(darker)

@@ -37,6 +37,7 @@ SOUND = Report(
     480,
     "JPEG",
     ("frame 1 of 12", "alpha over white"),
+    scorer_version="sha256:0af3",
     blocks={"size": {"bytes": 12}},
 )
 FAILED = Report("b.jpg", "student", error="b.jpg is truncated", error_type="ImageDecodeError")
@@ -68,6 +69,7 @@ reports = st.one_of(
             Report,
             source=texts,
             scorer=texts,
+            scorer_version=texts,
             reference_score=st.none() | scores,
             width=st.integers(min_value=0),
             height=st.integers(min_value=0),
@@ -114,6 +116,7 @@ def test_a_row_is_flat_where_users_look() -> None:
         "error": None,
         "error_type": None,
         "scorer": "student",
+        "scorer_version": "sha256:0af3",
         "reference_score": 4.0,
         "width": 640,
         "height": 480,
@@ -283,6 +286,7 @@ def test_csv_has_a_row_a_report_in_fixed_columns() -> None:
         "error": "",
         "error_type": "",
         "scorer": "student",
+        "scorer_version": "sha256:0af3",
         "reference_score": "4.0",
         "width": "640",
         "height": "480",

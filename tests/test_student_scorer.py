@@ -219,6 +219,11 @@ def test_the_shipped_checksum_is_in_the_form_that_sha256sum_checks() -> None:
     assert line == f"{digest}  {SHIPPED_WEIGHTS.name}\n"
 
 
+def test_a_report_says_which_weights_scored(photo: Path) -> None:
+    digest = hashlib.sha256(SHIPPED_WEIGHTS.read_bytes()).hexdigest()
+    assert qinsight_plugin.score(photo).scorer_version == f"sha256:{digest[:16]}"
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     junk = tmp_path / "junk.onnx"
     junk.write_bytes(b"not a model")

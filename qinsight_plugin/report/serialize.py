@@ -32,6 +32,7 @@ def to_dict(report: Report) -> Row:
         "error": report.error,
         "error_type": report.error_type,
         "scorer": report.scorer,
+        "scorer_version": report.scorer_version,
         "reference_score": _value(report.reference_score),
         "width": report.width,
         "height": report.height,
@@ -80,6 +81,7 @@ def from_dict(row: Mapping[str, Any]) -> Report:
     return Report(
         source=full["source"],
         scorer=full["scorer"],
+        scorer_version=full["scorer_version"],
         score=_score(full, "score", "distortions"),
         reference_score=_score(full, "reference_score", "reference_distortions"),
         width=full["width"],
@@ -163,6 +165,7 @@ _SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
     "error": (_or_null(_is_text), "text or null"),
     "error_type": (_or_null(_is_text), "text or null"),
     "scorer": (_is_text, "text"),
+    "scorer_version": (_is_text, "text"),
     "reference_score": (_or_null(_is_number), "a finite number or null"),
     "width": (_is_size, "a whole number from 0 up"),
     "height": (_is_size, "a whole number from 0 up"),

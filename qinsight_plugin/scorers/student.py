@@ -47,8 +47,10 @@ class StudentScorer:
     """
 
     def __init__(self, weights: Path = SHIPPED_WEIGHTS, device: str = "cpu") -> None:
-        self._session = open_session(weights, read_verified(weights), device)
-        self.spec = dataclasses.replace(SPEC, **contract(self._session, weights))
+        model = read_verified(weights)
+        self._session = open_session(weights, model, device)
+        version = f"sha256:{hashlib.sha256(model).hexdigest()[:16]}"
+        self.spec = dataclasses.replace(SPEC, version=version, **contract(self._session, weights))
         # On a CPU a batch is no faster than its pictures one by one, and takes more memory.
         self._batch = 1 if device == "cpu" else GPU_BATCH
 
