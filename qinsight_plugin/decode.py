@@ -97,7 +97,7 @@ def decode(
         raise ConfigError(f"background {background} is not three levels from 0 to 255")
     if isinstance(source, Image):
         return _shrink(source, reduction_for(source.width, source.height, max_pixels, min_side))
-    name = _name_of(source)
+    name = name_of(source)
     shown = _shown(name)
 
     def plan(width: int, height: int) -> int:
@@ -229,8 +229,12 @@ def _image_errors(name: str) -> Iterator[None]:
         raise ImageDecodeError(f"{name} is truncated or corrupt: {_line(error)}") from error
 
 
-def _name_of(source: object) -> str:
-    """What to call a source in a report."""
+def name_of(source: object) -> str:
+    """What to call a source in a report.
+
+    Raises:
+        ImageDecodeError: it is nothing that `decode` takes.
+    """
     import numpy as np
     from PIL.Image import Image as PILImage
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from qinsight_plugin.errors import (
     ConfigError,
+    ImageDecodeError,
     PluginError,
     QInsightError,
     ReferenceMissingError,
@@ -210,12 +210,15 @@ class Pipeline:
 
 
 def source_name(source: object) -> str:
-    """What to call a source that was not decoded."""
+    """What to call a source that may be none."""
+    from qinsight_plugin.decode import name_of
+
     if isinstance(source, Image):
         return source.source
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
-    return f"<{type(source).__name__}>"
+    try:
+        return name_of(source)
+    except ImageDecodeError:
+        return f"<{type(source).__name__}>"
 
 
 def score(

@@ -88,6 +88,10 @@ def test_standard_input_is_one_picture(qinsight: Run, folder: Path) -> None:
     (piped,) = json.loads(qinsight("score", "-", "--json", stdin=good.read_bytes()).stdout)
     (named,) = json.loads(qinsight("score", good, "--json").stdout)
     assert piped["score"] == named["score"]
+    assert piped["source"] == "<stdin>"
+    (junk,) = json.loads(qinsight("score", "-", "--json", stdin=b"junk").stdout)
+    assert (junk["source"], junk["score"]) == ("<stdin>", None)
+    assert junk["error"].startswith("<stdin> is not a picture")
 
 
 def test_the_order_of_rows_is_the_order_asked_for(qinsight: Run, folder: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from qinsight_plugin.errors import ImageNotFoundError, ImageUnreadableError
 
@@ -32,8 +33,8 @@ class Input:
     error: ImageNotFoundError | ImageUnreadableError | None = None
 
     @property
-    def source(self) -> str | bytes:
-        return sys.stdin.buffer.read() if self.path == "-" else self.path
+    def source(self) -> str | BinaryIO:
+        return sys.stdin.buffer if self.path == "-" else self.path
 
 
 def expand(paths: Iterable[str], skip: Sequence[Path] = ()) -> list[Input]:
