@@ -26,7 +26,7 @@ from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS, StudentScorer
 from qinsight_plugin.student.cache import StemCache
 from qinsight_plugin.student.distort import LADDERS, ladder
 from qinsight_plugin.student.export import export_onnx, load_student, read_state
-from qinsight_plugin.student.fit import Recipe, split_labels
+from qinsight_plugin.student.fit import Recipe, calibration_set, split_labels
 from qinsight_plugin.student.losses import fidelity_loss, ladder_loss, plcc_loss
 from qinsight_plugin.student.network import Student, fold_batch_norm, load_backbone
 
@@ -166,6 +166,11 @@ def test_near_duplicates_stay_on_one_side(clusters: list[str]) -> None:
     assert sorted([*train, *validation]) == list(range(len(clusters)))
     assert validation
     assert not {clusters[i] for i in train} & {clusters[i] for i in validation} - {""}
+
+
+def test_few_pictures_do_not_calibrate_alone() -> None:
+    assert calibration_set([0, 1, 2], [3, 4]) == [0, 1, 2, 3, 4]
+    assert calibration_set([0, 1, 2], range(3, 33)) == list(range(3, 33))
 
 
 def test_test_rows_are_never_trained_on() -> None:

@@ -78,12 +78,13 @@ def train_and_export(labels: Labels, out: Path, init: Path, epochs: int, seed: i
     from qinsight_plugin import __version__
     from qinsight_plugin.plugins import default_host
     from qinsight_plugin.student.export import export_onnx, load_student
-    from qinsight_plugin.student.fit import Recipe, fit, split_labels
+    from qinsight_plugin.student.fit import Recipe, calibration_set, fit, split_labels
 
     student, fresh = load_student(init)
     recipe = Recipe(epochs=epochs, seed=seed)
     train, validation = split_labels(labels, recipe)
-    click.echo(f"Training on {len(train)} pictures, calibrating on {len(validation)}.")
+    calibrated_on = len(calibration_set(train, validation))
+    click.echo(f"Training on {len(train)} pictures, calibrating on {calibrated_on}.")
     host = default_host()
     steps = recipe.steps(len(train))
 
@@ -112,7 +113,7 @@ def train_and_export(labels: Labels, out: Path, init: Path, epochs: int, seed: i
         "recipe": dataclasses.asdict(recipe),
         "init": init.name,
         "trained_on": len(train),
-        "calibrated_on": len(validation),
+        "calibrated_on": calibrated_on,
     }
     difference = export_onnx(trained, out, about)
     click.echo(f"Wrote {out}; ONNX Runtime agrees with PyTorch to {difference:.1e} MOS.")

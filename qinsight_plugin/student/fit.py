@@ -26,6 +26,16 @@ Vector: TypeAlias = npt.NDArray[np.float32]
 OnStep: TypeAlias = Callable[[int, Mapping[str, float]], None]
 
 
+LEAST_TO_CALIBRATE = 30
+"""Pictures; to fewer, two parameters would fit the noise of their ratings."""
+
+
+def calibration_set(train: Sequence[int], validation: Sequence[int]) -> list[int]:
+    """Held-back pictures where there are enough; else all, which at worst changes little."""
+    enough = len(validation) >= LEAST_TO_CALIBRATE
+    return [*validation] if enough else [*train, *validation]
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to train; the defaults made the shipped weights.
@@ -72,10 +82,11 @@ def fit(
     on_step: OnStep | None = None,
     on_cached: OnCached | None = None,
 ) -> Student:
-    """Train the student's tail on the labels at `train`, calibrate it on those at `validation`.
+    """Train the student's tail on the labels at `train`, and calibrate it.
 
     Args:
         student: where to start from; not changed.
+        train, validation: indices into the labels; see `calibration_set` for what calibrates.
         fresh: the student's regressor has never been trained.
         on_step: called with the step, from 1, and its losses.
         on_cached: called with the pictures cached so far and their total.
@@ -120,7 +131,7 @@ def fit(
         if on_step is not None:
             on_step(step, {name: loss.item() for name, loss in losses.items()})
 
-    calibrate(average, cache_rated(average, labels, validation))
+    calibrate(average, cache_rated(average, labels, calibration_set(train, validation)))
     return average.eval()
 
 
