@@ -47,9 +47,9 @@ class StudentScorer:
     """
 
     def __init__(self, weights: Path = SHIPPED_WEIGHTS, device: str = "cpu") -> None:
-        model = read_verified(weights)
+        model, digest = read_verified(weights)
         self._session = open_session(weights, model, device)
-        version = f"sha256:{hashlib.sha256(model).hexdigest()[:16]}"
+        version = f"sha256:{digest[:16]}"
         self.spec = dataclasses.replace(SPEC, version=version, **contract(self._session, weights))
         # On a CPU a batch is no faster than its pictures one by one, and takes more memory.
         self._batch = 1 if device == "cpu" else GPU_BATCH
@@ -107,23 +107,24 @@ def windows(pixels: Pixels, max_pixels: int | None) -> list[Pixels]:
     return np.array_split(pixels, count, axis=axis)
 
 
-def read_verified(weights: Path) -> bytes:
-    """The file's bytes, after comparing them with `<file>.sha256` where that exists."""
+def read_verified(weights: Path) -> tuple[bytes, str]:
+    """The file's bytes and their SHA-256, compared with `<file>.sha256` where that exists."""
     try:
         data = weights.read_bytes()
     except FileNotFoundError as error:
         raise WeightsNotFoundError(f"no model file at {weights}; check the path") from error
     except OSError as error:
         raise WeightsError(f"cannot read the model file {weights}: {error.strerror}") from error
+    digest = hashlib.sha256(data).hexdigest()
     published = weights.with_name(weights.name + ".sha256")
     if published.exists():
         expected = published.read_text("ascii", "replace").split(maxsplit=1)[:1]
-        if expected != [hashlib.sha256(data).hexdigest()]:
+        if expected != [digest]:
             raise WeightsChecksumError(
                 f"{weights} does not match {published.name}: the file is damaged or was changed; "
                 "install or export it again"
             )
-    return data
+    return data, digest
 
 
 def open_session(weights: Path, model: bytes, device: str) -> Any:

@@ -132,7 +132,7 @@ def load_student(path: Path) -> tuple[Student, bool]:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors in a weights file; BatchNorm folded."""
-    data = read_verified(path)
+    data, _ = read_verified(path)
     try:
         if path.suffix == ".safetensors":
             import safetensors.torch
