@@ -12,6 +12,7 @@
     ├── ScorerError (RuntimeError)               a scorer did not give a usable score
     │   ├── ScorerUnknownError (LookupError)
     │   ├── ReferenceMissingError                a full-reference scorer got no reference
+    │   ├── ReplyUnreadableError                 a reasoning model's words hold no answer
     │   └── ScoreRangeError                      NaN, or outside the scorer's declared range
     ├── WeightsError (RuntimeError)              a model file is not what it should be
     │   ├── WeightsNotFoundError (FileNotFoundError)
@@ -74,6 +75,10 @@ class ScorerUnknownError(ScorerError, LookupError):
 
 class ReferenceMissingError(ScorerError):
     """A full-reference scorer was asked to score without a reference."""
+
+
+class ReplyUnreadableError(ScorerError):
+    """A reasoning model's reply could not be read as an answer."""
 
 
 class ScoreRangeError(ScorerError):

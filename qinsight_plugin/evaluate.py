@@ -21,6 +21,9 @@ from qinsight_plugin.errors import ConfigError, LabelsError, ScoreRangeError
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
+NORMAL_90 = 1.6448536269514722
+"""Standard deviations either side of the mean that hold 90 % of a normal distribution."""
+
 LEAST = 3  # two points always agree perfectly, one way or the other
 
 
@@ -85,6 +88,22 @@ class CalibrationBin:
     n: int
     score: float
     mos: float
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """How well stated uncertainties foretell errors.
+
+    Attributes:
+        n: number of pictures.
+        srcc: rank correlation of the uncertainty with the absolute error; 0 where it tells nothing.
+        coverage: share of ratings inside the central 90 % of the normal distribution that score
+            and uncertainty state; 0.9 where it means what it says.
+    """
+
+    n: int
+    srcc: Estimate
+    coverage: Estimate
 
 
 def evaluate(
@@ -173,6 +192,45 @@ def agreement_by_group(
                 f"group {name}: {error}; or leave the group out, or merge it with another"
             ) from error
     return GroupedAgreement(pooled, within)
+
+
+def foresight(
+    scores: npt.ArrayLike,
+    uncertainties: npt.ArrayLike,
+    mos: npt.ArrayLike,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Foresight:
+    """Measure stated standard deviations against the errors, with 95 % bootstrap intervals.
+
+    Args:
+        uncertainties: [n], standard deviations, finite and not negative.
+
+    Raises:
+        LabelsError, ScoreRangeError, ConfigError: as for `evaluate`; an uncertainty is no such
+            number.
+        MissingExtraError: scipy is not installed.
+    """
+    x, y = paired(scores, mos)
+    spread = np.asarray(uncertainties, dtype=np.float64)
+    if spread.shape != x.shape or not (np.isfinite(spread) & (spread >= 0)).all():
+        raise ConfigError("uncertainties: give a finite number from 0 up for each score")
+    error = np.abs(x - y)
+    covered = error <= spread * NORMAL_90
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(x.size, size=(resamples, x.size))
+    correlations = [rank_correlation(spread[draw], error[draw]) for draw in draws]
+
+    def estimate(value: float, sample: npt.ArrayLike) -> Estimate:
+        low, high = np.quantile(sample, [0.025, 0.975])
+        return Estimate(value, float(low), float(high))
+
+    return Foresight(
+        x.size,
+        estimate(rank_correlation(spread, error), correlations),
+        estimate(float(covered.mean()), covered[draws].mean(1)),
+    )
 
 
 def calibration(

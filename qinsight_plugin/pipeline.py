@@ -259,7 +259,7 @@ def score_many(
 def compare(
     a: Source, b: Source, *, scorer: str = DEFAULT_SCORER, margin: float = SIMILAR_MARGIN
 ) -> Comparison:
-    """Which of two pictures is better, by their scores.
+    """Which of two pictures is better, by their scores, and how sure that is.
 
     Args:
         margin: scores this close, or closer, are called similar.
@@ -275,7 +275,23 @@ def compare(
     if not pipeline.scorer.spec.higher_is_better:
         lead = -lead
     better: Literal["A", "B", "similar"] = "A" if lead > 0 else "B"
-    return Comparison("similar" if abs(lead) <= margin else better, margin, first, second)
+    if abs(lead) <= margin:
+        better = "similar"
+    return Comparison(better, margin, first, second, preference(lead, first.score, second.score))
+
+
+def preference(lead: float, a: Score | None, b: Score | None) -> float | None:
+    """The probability that people prefer A, whose score is better by `lead`.
+
+    Thurstone's law of comparative judgement (Psychological Review 34, 1927), case III: each score
+    errs by a normal deviate of its own uncertainty, independently. None if one states none.
+    """
+    if a is None or b is None or a.uncertainty is None or b.uncertainty is None:
+        return None
+    deviation = math.hypot(a.uncertainty, b.uncertainty)
+    if deviation == 0:
+        return 0.5 if lead == 0 else float(lead > 0)
+    return 0.5 * math.erfc(-lead / deviation / math.sqrt(2))  # erf would round small ones to 0
 
 
 def judge(report: Report, gate: Gate, *, host: PluginHost | None = None) -> Verdict:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # As text, so that they can be imported where numpy is not loaded.
 Pixels: TypeAlias = "npt.NDArray[np.uint8]"
+QualityMap: TypeAlias = "npt.NDArray[np.float32]"
 Source: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] "
     "| npt.NDArray[Any] | PILImage | Image"
@@ -28,6 +29,9 @@ Source: TypeAlias = (
 
 DISTORTIONS = ("noise", "compression", "blur", "darken")
 """Distortion classes, in Q-Insight's words (arXiv 2503.22679)."""
+
+ACR_LEVELS = ("bad", "poor", "fair", "good", "excellent")
+"""The five levels of absolute category rating, 1 to 5, ITU-T P.910."""
 
 SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic")
 """Severity levels from mild to worst, in Q-Insight's words."""
@@ -70,11 +74,19 @@ class Score:
     Attributes:
         value: the score, on the scale that the scorer's `ScorerSpec.range` declares; for the
             student and the reasoning model a MOS from 1 (bad) to 5 (excellent), ITU-T P.910.
-        distortions: what the scorer found wrong; None when it does not look for distortions.
+        distortions: what the scorer found wrong, the worst first; None when it does not look for
+            distortions.
+        uncertainty: standard deviation of the error to expect in `value`, in its units.
+        levels: probability of each of `ACR_LEVELS`; their mean level is `value`.
+        quality_map: float32 [h, w]: what the picture would score if it looked everywhere as it
+            does there; row 0 is its top. Left out of comparisons between scores.
     """
 
     value: float
     distortions: tuple[Distortion, ...] | None = None
+    uncertainty: float | None = None
+    levels: tuple[float, ...] | None = None
+    quality_map: QualityMap | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +138,15 @@ class Comparison:
         better: "A", "B", or "similar" when the scores differ by `margin` or less.
         margin: in units of the scorer's scale.
         a, b: the two reports.
+        probability: that people prefer A (Thurstone's law of comparative judgement, the errors of
+            the two scores taken as independent); None when the scorer states no uncertainty.
     """
 
     better: Literal["A", "B", "similar"]
     margin: float
     a: Report
     b: Report
+    probability: float | None = None
 
 
 OnUnscorable: TypeAlias = Literal["reject", "accept"]

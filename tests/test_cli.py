@@ -12,17 +12,92 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image as PILImage
+from scipy.stats import norm
 
-from qinsight_plugin.cli.inputs import expand
+from qinsight_plugin.cli.inputs import Input, expand
 from qinsight_plugin.cli.main import cli
+from qinsight_plugin.cli.score_command import add_map
 from qinsight_plugin.errors import ImageUnreadableError
+from qinsight_plugin.pipeline import Pipeline, preference
+from qinsight_plugin.records import Report, Score
 
 from .conftest import Pixels, Run
 
 HEAVY = ("numpy", "PIL", "torch", "onnxruntime", "scipy", "matplotlib", "cv2")
+
+TELLING = """
+import numpy as np
+from qinsight_plugin import hookimpl
+from qinsight_plugin.records import Distortion, Score, ScorerSpec
+
+
+class Telling:
+    \"""Takes light for quality, 0 for 1 and 255 for 5; tells of all that a scorer may.\"""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def score(self, images, references=None):
+        return [self.one(image.pixels) for image in images]
+
+    def one(self, pixels):
+        light = 1 + pixels.mean(2, dtype=np.float64) / 63.75
+        if not self.spec.higher_is_better:
+            light = 6 - light
+        cells = light.reshape(4, light.shape[0] // 4, 4, -1).mean((1, 3)).astype(np.float32)
+        value = float(light.mean())
+        below = min(int(value), 4)
+        levels = [0.0] * 5
+        levels[below - 1], levels[below] = below + 1 - value, value - below
+        found = (Distortion("darken", "obvious"),) if value < 3 else ()
+        return Score(value, found, 0.3, tuple(levels), cells)
+
+
+class Terse:
+    spec = ScorerSpec("terse", None, "3")
+
+    def score(self, images, references=None):
+        return [Score(3.0) for _ in images]
+
+
+@hookimpl
+def qinsight_register_scorers(register):
+    spec = ScorerSpec("telling", lambda _: Telling(spec), "light")
+    down = ScorerSpec("down", lambda _: Telling(down), "dark", higher_is_better=False)
+    register(spec)
+    register(down)
+    register(ScorerSpec("terse", lambda _: Terse(), "3"))
+"""
+
+
+@pytest.fixture
+def telling(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user with a plugin whose scorers state all that a `Score` can hold."""
+    site = tmp_path / "site"
+    (site / "telling-1.dist-info").mkdir(parents=True)
+    (site / "telling.py").write_text(TELLING)
+    (site / "telling-1.dist-info" / "METADATA").write_text("Name: telling\nVersion: 1\n")
+    (site / "telling-1.dist-info" / "entry_points.txt").write_text("[qinsight]\ntell = telling\n")
+    return {"PYTHONPATH": str(site), "COLUMNS": "80"}
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> Path:
+    """Three pictures: dark on the left, and in a sub-folder all dark and all light."""
+    root = tmp_path / "halves"
+    (root / "sub").mkdir(parents=True)
+    half = np.full((64, 64, 3), 153, np.uint8)  # 3.4
+    half[:, :24] = 51  # 1.8
+    PILImage.fromarray(half).save(root / "half.png")
+    PILImage.new("RGB", (64, 64), (51, 51, 51)).save(root / "sub" / "dark.png")
+    PILImage.new("RGB", (64, 64), (255, 255, 255)).save(root / "sub" / "light.png")
+    return root
 
 
 @pytest.fixture
@@ -226,10 +301,138 @@ def test_compare_names_the_better_one(qinsight: Run, folder: Path) -> None:
     assert missing.stderr.count("\n") == 1
 
 
-def test_bench_prints_a_row_a_size(qinsight: Run) -> None:
-    done = qinsight("bench", "--seconds", "0.1", "--json")
-    assert [row["megapixels"] for row in json.loads(done.stdout)] == [0.3072, 0.995328, 12.0]
-    assert all(row["total_ms"] > 0 and row["n"] >= 3 for row in json.loads(done.stdout))
+def test_a_scorer_that_tells_more_is_heard_in_every_format(
+    qinsight: Run, halves: Path, telling: dict[str, str]
+) -> None:
+    asked = ("score", halves, "--scorer", "telling")
+    table = qinsight(*asked, env=telling).stdout.splitlines()
+    assert [line[42:] for line in table] == [
+        "  score     ±  what is wrong",
+        "   2.80  0.30  obvious darkening, worst on the left",
+        "   1.80  0.30  obvious darkening, everywhere",
+        "   5.00  0.30",
+    ]
+    explanations = [
+        "2.8 ± 0.3: obvious darkening, worst on the left",
+        "1.8 ± 0.3: obvious darkening, everywhere",
+        "5.0 ± 0.3: nothing wrong found",
+    ]
+    rows = json.loads(qinsight(*asked, "--json", env=telling).stdout)
+    assert [row["explanation"] for row in rows] == explanations
+    assert rows[1]["uncertainty"] == 0.3
+    assert rows[1]["levels"] == pytest.approx([0.2, 0.8, 0, 0, 0])
+    cells = csv.DictReader(io.StringIO(qinsight(*asked, "--csv", env=telling).stdout))
+    assert [cell["explanation"] for cell in cells] == explanations
+
+
+def test_maps_are_drawn_and_none_is_overwritten(
+    qinsight: Run, halves: Path, telling: dict[str, str]
+) -> None:
+    maps = halves / "maps"
+    asked = ("score", halves, "--scorer", "telling", "--maps", maps, "--json")
+    rows = json.loads(qinsight(*asked, env=telling).stdout)
+    names = ["half.map.png", "sub/dark.map.png", "sub/light.map.png"]
+    assert [row["blocks"]["map"]["written_to"] for row in rows] == [str(maps / n) for n in names]
+    light, dark = (np.asarray(PILImage.open(maps / name))[:64] for name in names[:0:-1])
+    assert (light == 255).all()
+    assert (dark != 51).any(2).all()
+    half = np.asarray(PILImage.open(maps / names[0]))[:64].astype(int)
+    change = np.abs(half - np.asarray(PILImage.open(halves / "half.png"))).mean((0, 2))
+    assert change[:20].min() > change[40:].max()
+
+    before = {path: path.read_bytes() for path in maps.rglob("*.png")}
+    again = json.loads(qinsight(*asked, env=telling).stdout)
+    assert [row["source"] for row in again] == [row["source"] for row in rows]
+    assert again[0]["blocks"]["map"]["written_to"] == str(maps / "half.map-1.png")
+    assert before.items() <= {path: path.read_bytes() for path in maps.rglob("*.png")}.items()
+
+
+def test_a_map_of_a_scale_that_runs_down_is_the_same_map(
+    qinsight: Run, halves: Path, telling: dict[str, str]
+) -> None:
+    drawn = []
+    for scorer in ("telling", "down"):
+        maps = halves.parent / scorer
+        done = qinsight(
+            "score", halves / "half.png", "--scorer", scorer, "--maps", maps, env=telling
+        )
+        assert done.returncode == 0, done.stderr
+        drawn.append(np.asarray(PILImage.open(maps / "half.map.png"))[:64].astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 2
+
+
+def test_a_picture_that_cannot_be_scored_gets_a_row_and_no_map(
+    qinsight: Run, halves: Path, telling: dict[str, str]
+) -> None:
+    (halves / "broken.png").write_bytes((halves / "half.png").read_bytes()[:60])
+    maps = halves.parent / "maps"
+    done = qinsight("score", halves, "--scorer", "telling", "--maps", maps, "--json", env=telling)
+    rows = {Path(row["source"]).name: row for row in json.loads(done.stdout)}
+    assert done.returncode == 3
+    assert rows["broken.png"]["error_type"] == "ImageDecodeError"
+    assert len(list(maps.rglob("*.png"))) == 3
+
+
+def test_a_picture_that_vanished_before_its_map_is_a_row_with_its_error(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone.png")
+    score = Score(3.0, quality_map=np.ones((3, 3), np.float32))
+    report = add_map(
+        Pipeline("student"), Input(gone), Report(gone, "student", score), tmp_path / "maps"
+    )
+    assert (report.score, report.error_type) == (None, "ImageNotFoundError")
+    assert not (tmp_path / "maps").exists()
+
+
+def test_maps_that_cannot_be_had_are_an_error_in_one_line(
+    qinsight: Run, photo: Path, telling: dict[str, str]
+) -> None:
+    maps = photo.parent / "maps"
+    silent = qinsight("score", photo, "--scorer", "terse", "--maps", maps, env=telling)
+    assert silent.returncode == 3
+    assert silent.stderr == (
+        f"Error: scorer terse gave no quality map for {photo}; choose another scorer or "
+        "leave out --maps\n"
+    )
+    assert not maps.exists()
+    piped = qinsight("score", "-", "--maps", maps, stdin=b"")
+    assert piped.returncode == 2
+    assert "Standard input cannot be read a second time" in piped.stderr
+
+
+@pytest.mark.parametrize("scorer", ["telling", "down"])
+def test_compare_says_how_sure_it_is(
+    qinsight: Run, halves: Path, telling: dict[str, str], scorer: str
+) -> None:
+    half, dark, light = (halves / n for n in ("half.png", "sub/dark.png", "sub/light.png"))
+    scores = {"telling": ("2.80", "1.80", "5.00"), "down": ("3.20", "4.20", "1.00")}[scorer]
+
+    def said(a: Path, b: Path, *more: str) -> str:
+        return qinsight("compare", a, b, "--scorer", scorer, *more, env=telling).stdout
+
+    # 1.0 MOS apart, each with a deviation of 0.3: norm.cdf(1 / 0.424) is 0.991.
+    assert said(half, dark) == f"A is better: A {scores[0]}, B {scores[1]} (99 % sure)\n"
+    assert said(dark, half) == f"B is better: A {scores[1]}, B {scores[0]} (99 % sure)\n"
+    assert said(dark, light) == f"B is better: A {scores[1]}, B {scores[2]} (over 99 % sure)\n"
+    assert said(half, dark, "--margin", "2").startswith("similar: ")
+    row = json.loads(said(dark, half, "--json"))
+    assert row["probability"] == pytest.approx(norm.cdf(-1 / np.hypot(0.3, 0.3)), rel=1e-5)
+
+
+@given(st.floats(-4, 4), st.floats(0.01, 2), st.floats(0, 2))
+def test_a_preference_follows_thurstones_law(lead: float, own: float, other: float) -> None:
+    probability = preference(lead, Score(3, None, own), Score(3, None, other))
+    assert probability == pytest.approx(norm.cdf(lead / np.hypot(own, other)), rel=1e-9)
+    opposite = preference(-lead, Score(3, None, other), Score(3, None, own))
+    assert opposite is not None
+    assert probability == pytest.approx(1 - opposite, abs=1e-12)
+
+
+def test_a_preference_is_certain_without_error_and_unknown_without_knowledge() -> None:
+    exact, unknown = Score(3.0, uncertainty=0.0), Score(3.0)
+    assert [preference(lead, exact, exact) for lead in (0.5, 0.0, -0.5)] == [1.0, 0.5, 0.0]
+    assert preference(1.0, exact, unknown) is None
+    assert preference(1.0, unknown, exact) is None
+    assert preference(1.0, Score(3.0, uncertainty=1e-320), exact) == 1.0
 
 
 def test_a_reader_that_leaves_early_is_no_failure(folder: Path) -> None:

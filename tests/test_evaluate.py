@@ -17,7 +17,7 @@ from scipy import optimize, stats
 import qinsight_plugin.errors
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError, LabelsError, MissingExtraError, ScoreRangeError
-from qinsight_plugin.evaluate import agreement_by_group, calibration, evaluate
+from qinsight_plugin.evaluate import agreement_by_group, calibration, evaluate, foresight
 from qinsight_plugin.scatter import scatter_plot
 
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -451,3 +451,24 @@ def test_calibration_is_the_mean_rating_of_the_pictures_scored_alike() -> None:
     assert [(b.low, b.high, b.n) for b in bins] == [(1, 1.5, 2), (2.5, 3, 1), (4.5, 5, 2)]
     assert [b.score for b in bins] == pytest.approx([1.2, 2.6, 4.625])
     assert [b.mos for b in bins] == pytest.approx([2.5, 2.0, 4.5])
+
+
+def test_foresight_of_gaussian_errors_is_what_the_normal_distribution_says() -> None:
+    """Errors drawn with the stated deviations: 90 % coverage, and a rank correlation that scipy
+    finds too; stated half as wide, they cover what scipy's normal distribution says."""
+    rng = np.random.default_rng(0)
+    spread = rng.uniform(0.1, 0.9, 4000)
+    mos = rng.uniform(1, 5, 4000)
+    scores = mos + spread * rng.standard_normal(4000)
+    found = foresight(scores, spread, mos, resamples=200)
+    expected = stats.spearmanr(spread, np.abs(scores - mos)).statistic
+    assert found.srcc.value == pytest.approx(expected, abs=1e-9)
+    assert found.srcc.low < expected < found.srcc.high
+    assert found.coverage.low < 0.9 < found.coverage.high
+    half = foresight(scores, spread / 2, mos, resamples=10).coverage.value
+    assert half == pytest.approx(2 * stats.norm.cdf(0.5 * 1.6449) - 1, abs=0.02)
+
+
+def test_foresight_refuses_what_is_no_deviation() -> None:
+    with pytest.raises(ConfigError, match="from 0 up"):
+        foresight([1, 2, 3], [0.1, -0.1, 0.2], [1, 2, 3])

@@ -23,14 +23,14 @@ README = (ROOT / "README.md").read_text("utf-8")
 LAYERS = (
     {"errors"},
     {"_imports", "records"},
-    {"hookspecs", "parallel", "pixels", "labels"},
-    {"containers", "gate", "report", "sorting", "evaluate"},
-    {"decode", "scatter"},
+    {"hookspecs", "parallel", "pixels", "labels", "explain", "degradations"},
+    {"containers", "gate", "report", "overlay", "sorting", "evaluate"},
+    {"decode", "scatter", "evaluate_distortions"},
     {"scorers"},
     {"builtin"},
     {"plugins"},
     {"pipeline", "student"},
-    {"__init__", "bench"},
+    {"__init__", "bench", "examine"},
     {"cli"},
     {"__main__"},
 )

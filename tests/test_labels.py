@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,10 @@ def refusal(path: Path, scale: tuple[float, float] | None = (1, 5)) -> str:
 def test_every_column_is_read_and_the_scale_is_mapped_to_one_to_five(folder: Path) -> None:
     path = write(
         folder,
-        "filename,mos,generator,split,group,dup_group\n"
-        "a.jpg,0,x,train,indoor,1\n"
-        "b.jpg,0.25,x,val,indoor,\n"
-        "c.jpg,1,y,test,outdoor,1\n",
+        "filename,mos,std,generator,split,group,dup_group\n"
+        "a.jpg,0,0,x,train,indoor,1\n"
+        "b.jpg,0.25,0.125,x,val,indoor,\n"
+        "c.jpg,1,0.25,y,test,outdoor,1\n",
     )
     assert read_labels(path, scale=(0, 1)) == Labels(
         paths=(folder / "a.jpg", folder / "b.jpg", folder / "c.jpg"),
@@ -50,12 +51,14 @@ def test_every_column_is_read_and_the_scale_is_mapped_to_one_to_five(folder: Pat
         split=("train", "val", "test"),
         group=("indoor", "indoor", "outdoor"),
         cluster=("1", "", "1"),
+        std=(0.0, 0.5, 1.0),
     )
 
 
 def test_absent_optional_columns_are_none(folder: Path) -> None:
     labels = read_labels(write(folder, "path,rating\na.jpg,3\n"), scale=(1, 5))
-    assert (labels.split, labels.group, labels.cluster) == (None, None, None)
+    absent = (labels.split, labels.group, labels.cluster, labels.std)
+    assert absent == (None, None, None, None)
 
 
 @pytest.mark.parametrize("file", ["path", "Filename", "IMAGE", " name "])
@@ -99,30 +102,39 @@ def test_any_ratings_of_any_scale_come_back_linearly_mapped(
 ) -> None:
     high = low + width
     ratings = [min(high, low + share * width) for share in shares]
+    spreads = [share * (high - low) / 2 for share in shares]
+    labels = read_back((low, high), mos=ratings, std=spreads)
+    assert labels.mos == pytest.approx(np.interp(ratings, [low, high], [1, 5]), abs=1e-9)
+    assert all(1 <= value <= 5 for value in labels.mos)
+    # A spread is a difference of ratings, so it is mapped without the scale's offset.
+    assert labels.std == pytest.approx(np.interp(spreads, [0, high - low], [0, 4]), abs=1e-9)
+
+
+def read_back(scale: tuple[float, float], **columns: Sequence[float]) -> Labels:
+    """What is read of a file with these columns, and pictures that are all there."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "labels.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
-            rows.writerow(["path", "mos"])
-            for index, rating in enumerate(ratings):
+            rows.writerow(["path", *columns])
+            for index, numbers in enumerate(zip(*columns.values(), strict=True)):
                 (folder / f"{index}.png").touch()
-                rows.writerow([f"{index}.png", repr(rating)])
-        mos = read_labels(path, scale=(low, high)).mos
-    assert mos == pytest.approx(np.interp(ratings, [low, high], [1, 5]), abs=1e-9)
-    assert all(1 <= value <= 5 for value in mos)
+                rows.writerow([f"{index}.png", *map(repr, numbers)])
+        return read_labels(path, scale=scale)
 
 
 def test_a_scale_left_unstated_is_refused_with_the_ratings_seen(folder: Path) -> None:
     message = refusal(write(folder, "path,mos\na.jpg,0.25\nb.jpg,4.5\n"), scale=None)
     assert "from 0.25 to 4.5" in message
+    assert "not stated: line 2 (a.jpg, 0.25), line 3 (b.jpg, 4.5):" in message
     assert "--scale 1:5" in message
 
 
 def test_ratings_outside_the_scale_are_refused_by_line(folder: Path) -> None:
     rows = "".join(f"{name}.jpg,{50 if name > 'b' else 3}\n" for name in "abcdef")
     message = refusal(write(folder, f"path,mos\n{rows}"))
-    assert "line 4 (c.jpg), line 5 (d.jpg), line 6 (e.jpg) and 1 more" in message
+    assert "line 4 (c.jpg, 50), line 5 (d.jpg, 50), line 6 (e.jpg, 50) and 1 more" in message
     assert "outside 1:5" in message
 
 
@@ -142,6 +154,82 @@ def test_a_scale_ten_times_too_wide_is_refused_with_the_likely_one(
     low, high = ratings
     message = refusal(write(folder, f"path,mos\na.jpg,{low}\nb.jpg,{high}\n"), scale=stated)
     assert f"given on {likely}" in message
+    assert f"line 2 (a.jpg, {low}), line 3 (b.jpg, {high}):" in message
+
+
+@pytest.mark.parametrize(
+    ("ratings", "stated", "said"),
+    [
+        ((1.2, 75, 3, 60, 4.5, 2), (0, 100), "4 of 6 ratings lie within 1:5"),
+        ((75, 1.2, 60, 3, 88, 4.5), (0, 100), "3 of 6 ratings lie within 1:5"),
+        ((0, 75, 3, 60, 4.5, 2), (0, 100), "4 of 6 ratings lie within 0:5"),
+        ((0.2, 0.9, 0.5, 3.5, 4, 7), (0, 10), "3 of 6 ratings lie within 0:1"),
+        ((9, 1, 4, 80, 45, 3), (0, 100), "4 of 6 ratings lie within 0:10"),
+    ],
+)
+def test_two_scales_in_one_column_are_refused(
+    folder: Path, ratings: Sequence[float], stated: tuple[float, float], said: str
+) -> None:
+    rows = "".join(f"{name}.jpg,{r}\n" for name, r in zip("abcdef", ratings, strict=True))
+    message = refusal(write(folder, f"path,mos\n{rows}"), scale=stated)
+    assert f"two scales in one column: {said}" in message
+    assert f"bring all to {stated[0]}:{stated[1]}" in message
+
+
+def test_of_two_scales_the_rows_of_the_rarer_are_listed(folder: Path) -> None:
+    head = "path,mos\na.jpg,{}\nb.jpg,{}\nc.jpg,{}\nd.jpg,{}\ne.jpg,{}\nf.jpg,{}\n"
+    few_high = refusal(write(folder, head.format(1, 70, 2, 3, 80, 4)), scale=(0, 100))
+    assert "(ratings run from 1 to 80): line 3 (b.jpg, 70), line 6 (e.jpg, 80): " in few_high
+    few_low = refusal(write(folder, head.format(1, 70, 2, 3, 80, 90)), scale=(0, 100))
+    assert "line 2 (a.jpg, 1), line 4 (c.jpg, 2), line 5 (d.jpg, 3): " in few_low
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 100), max_size=8))
+def test_ratings_that_leave_no_stretch_of_their_scale_empty_are_of_one(some: list[float]) -> None:
+    ratings = [*some, *range(0, 101, 10), 1, 2, 3, 4, 5]
+    assert len(read_back((0, 100), mos=ratings).mos) == len(ratings)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(1, 5), max_size=8), st.lists(st.floats(25, 100), min_size=1, max_size=8))
+def test_marks_out_of_five_among_percentages_are_always_refused(
+    marks: list[float], percentages: list[float]
+) -> None:
+    with pytest.raises(LabelsError, match="two scales in one column"):
+        read_back((0, 100), mos=[2, 3, 4, *marks, *percentages])
+
+
+@pytest.mark.parametrize("ratings", [(0, 0, 0, 100, 100), (3, 100), (2, 2.4, 2.8, 90), (2, 4, 60)])
+def test_a_few_low_ratings_are_no_scale_of_their_own(
+    folder: Path, ratings: Sequence[float]
+) -> None:
+    rows = "".join(
+        f"{name}.jpg,{rating}\n" for name, rating in zip("abcdef", ratings, strict=False)
+    )
+    labels = read_labels(write(folder, f"path,mos\n{rows}"), scale=(0, 100))
+    assert labels.mos == pytest.approx([1 + rating / 25 for rating in ratings])
+
+
+@pytest.mark.parametrize("header", ["std", "SD", "mos_std"])
+def test_the_spread_of_opinions_is_read_by_any_of_its_names(folder: Path, header: str) -> None:
+    labels = read_labels(write(folder, f"path,mos,{header}\na.jpg,60,25\n"), scale=(0, 100))
+    assert labels.std == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("", "std is not a number: line 3 (b.jpg, empty):"),
+        ("nan", "std is not a number: line 3 (b.jpg, nan):"),
+        ("inf", "std is not a number: line 3 (b.jpg, inf):"),
+        ("wide", "std is not a number: line 3 (b.jpg, wide):"),
+        ("-0.1", "std is negative, or wider than the whole scale (4): line 3 (b.jpg, -0.1):"),
+        ("12", "std is negative, or wider than the whole scale (4): line 3 (b.jpg, 12):"),
+    ],
+)
+def test_a_spread_that_can_be_none_is_refused(folder: Path, cell: str, said: str) -> None:
+    assert said in refusal(write(folder, f"path,mos,std\na.jpg,3,0.5\nb.jpg,3,{cell}\n"))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +246,8 @@ def test_ratings_that_use_a_part_of_their_scale_are_accepted(
 @pytest.mark.parametrize("cell", ["", "good", "nan", "inf", "1e999", '"3,5"', "3_5", "0x3"])
 def test_a_rating_that_is_no_number_is_refused(folder: Path, cell: str) -> None:
     message = refusal(write(folder, f"path,mos,split\na.jpg,3,train\nb.jpg,{cell},test\n"))
-    assert "not a number: line 3 (b.jpg):" in message
+    value = cell.strip('"') or "empty"
+    assert f"not a number: line 3 (b.jpg, {value}):" in message
 
 
 def test_missing_pictures_are_refused_by_line(folder: Path) -> None:
@@ -166,7 +255,7 @@ def test_missing_pictures_are_refused_by_line(folder: Path) -> None:
     rows = "".join(f"{name},3\n" for name in names)
     message = refusal(write(folder, f"path,mos\n{rows}"))
     assert f"no such picture in {folder}" in message
-    assert "line 3 (x.jpg), line 4 (), line 5 (.) and 2 more" in message
+    assert "line 3 (x.jpg), line 4 (empty), line 5 (.) and 2 more" in message
 
 
 def test_lines_are_counted_as_an_editor_counts_them(folder: Path) -> None:
@@ -196,6 +285,7 @@ def test_a_picture_named_twice_in_whatever_spelling_is_refused(folder: Path) -> 
         ("path,quality", "no column for the rating (found: path, quality)"),
         ("photo,mos", "no column for the file (found: photo, mos)"),
         ("path;mos", "no column for the file (found: path;mos)"),
+        ("path,mos,std,sd", "2 columns could be the std (std, sd)"),
         ("path,mos,score", "2 columns could be the rating (mos, score)"),
         ("path,mos,MOS", "2 columns could be the rating (mos, MOS)"),
         ("path,image,mos", "2 columns could be the file (path, image)"),
@@ -251,8 +341,10 @@ def test_unknown_splits_and_empty_groups_are_refused(folder: Path) -> None:
         "train",
         "test",
     )
-    assert "split is unknown: line 3 (b.jpg)" in refusal(write(folder, text.format("dev", "x")))
-    assert "split is unknown: line 3 (b.jpg)" in refusal(write(folder, text.format("", "x")))
+    assert "split is unknown: line 3 (b.jpg, dev)" in refusal(
+        write(folder, text.format("dev", "x"))
+    )
+    assert "split is unknown: line 3 (b.jpg, empty)" in refusal(write(folder, text.format("", "x")))
     assert "group is empty: line 3 (b.jpg)" in refusal(write(folder, text.format("val", "")))
 
 
@@ -337,3 +429,77 @@ def test_ratings_that_hardly_differ_cannot_be_learnt_from(half: float) -> None:
             check_learnable(with_mos(*mos))
     else:
         check_learnable(with_mos(*mos))
+
+
+Shot = tuple[bytes, str, str]
+"""A picture's content, split and cluster."""
+
+
+def shots(folder: Path, *rows: Shot) -> Labels:
+    """One picture a row, each under a name of its own, after two that differ in all."""
+    rows = ((b"first", "train", ""), (b"the second", "train", ""), *rows)
+    paths = tuple(folder / f"{index}.jpg" for index in range(len(rows)))
+    for path, (content, _, _) in zip(paths, rows, strict=True):
+        path.write_bytes(content)
+    mos = tuple(1.0 + 4 * (index % 2) for index in range(len(rows)))
+    _, split, cluster = zip(*rows, strict=True)
+    return Labels(paths, mos, split=split, cluster=cluster)
+
+
+def test_copies_of_a_picture_in_two_splits_cannot_be_learnt_from(tmp_path: Path) -> None:
+    labels = shots(tmp_path, (b"same", "train", ""), (b"else", "val", ""), (b"same", "test", ""))
+    with pytest.raises(LabelsError) as caught:
+        check_learnable(labels, minimum=2)
+    folder = tmp_path.name
+    named = f"same picture is in two splits: {folder}/2.jpg (train) is {folder}/4.jpg (test):"
+    assert named in str(caught.value).replace("\\", "/")
+    assert "3.jpg" not in str(caught.value)
+
+
+def test_many_copies_are_listed_in_part(tmp_path: Path) -> None:
+    rows = [(bytes([k]), split, "") for k in range(5) for split in ("train", "val")]
+    with pytest.raises(LabelsError, match=r"is in two splits: .* and 2 more: keep one"):
+        check_learnable(shots(tmp_path, *rows), minimum=2)
+
+
+def test_copies_inside_a_split_and_near_duplicates_across_are_learnt_from(tmp_path: Path) -> None:
+    check_learnable(
+        shots(tmp_path, *[(b"same", "train", "")] * 2, *[(b"also", "test", "")] * 2), minimum=2
+    )
+    check_learnable(shots(tmp_path, (b"shot", "train", "A"), (b"next", "test", "A")), minimum=2)
+    check_learnable(shots(tmp_path, (b"same", "train", "A"), (b"same", "test", "A")), minimum=2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"a", b"b", b"cc", b"dd"]),
+            st.sampled_from(["train", "val", "test"]),
+            st.sampled_from(["", "A", "B"]),
+        ),
+        max_size=7,
+    )
+)
+def test_what_is_learnt_from_is_never_measured_on(rows: list[Shot]) -> None:
+    """Either the labels are refused, or no held-out picture has a copy outside the test split."""
+    with tempfile.TemporaryDirectory() as name:
+        labels = shots(Path(name), *rows, (b"an own", "test", ""))
+        apart = all(one[1] == two[1] or one[0] != two[0] for one in rows for two in rows)
+        try:
+            check_learnable(labels, minimum=2)
+        except LabelsError:
+            assert not apart
+            return
+        assert labels.split is not None
+        contents = [path.read_bytes() for path in labels.paths]
+        learnt = {c for c, split in zip(contents, labels.split, strict=True) if split != "test"}
+        assert not learnt & {contents[index] for index in held_out(labels)}
+
+
+def test_a_picture_that_went_away_before_learning_is_named(tmp_path: Path) -> None:
+    labels = shots(tmp_path, (b"same", "train", ""), (b"else", "test", ""))
+    labels.paths[3].unlink()
+    with pytest.raises(LabelsError, match=r"3\.jpg cannot be read \(No such file") as caught:
+        check_learnable(labels, minimum=2)
+    assert isinstance(caught.value.__cause__, OSError)

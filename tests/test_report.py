@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -31,7 +32,12 @@ from qinsight_plugin.report.table import printable, shorten, text_width
 SOUND = Report(
     "pics/a.jpg",
     "student",
-    Score(2.3098437786102295, (Distortion("blur", "serious"), Distortion("noise", "slight"))),
+    Score(
+        2.3098437786102295,
+        (Distortion("blur", "serious"), Distortion("noise", "slight")),
+        0.34,
+        (0.2, 0.5, 0.1, 0.19, 0.01),
+    ),
     Score(4.0, ()),
     640,
     480,
@@ -58,6 +64,9 @@ scores = st.builds(
     Score,
     finite,
     st.none() | st.lists(st.builds(Distortion, texts, texts), max_size=3).map(tuple),
+    st.none() | st.floats(0, allow_infinity=False),
+    st.none() | st.tuples(*[st.floats(0, 1)] * 5),
+    st.just(np.ones((3, 3), np.float32)),
 )
 outcomes: list[dict[str, Any]] = [
     {"score": st.none() | scores},
@@ -113,11 +122,16 @@ def test_a_row_is_flat_where_users_look() -> None:
     assert to_row(SOUND, REFUSAL) == {
         "source": "pics/a.jpg",
         "score": 2.3098437786102295,
+        "uncertainty": 0.34,
+        "levels": [0.2, 0.5, 0.1, 0.19, 0.01],
+        "explanation": "2.3 ± 0.3: serious blur and slight noise",
         "error": None,
         "error_type": None,
         "scorer": "student",
         "scorer_version": "sha256:0af3",
         "reference_score": 4.0,
+        "reference_uncertainty": None,
+        "reference_levels": None,
         "width": 640,
         "height": 480,
         "format": "JPEG",
@@ -134,6 +148,20 @@ def test_a_row_is_flat_where_users_look() -> None:
     assert "accepted" not in to_row(SOUND)
 
 
+def test_an_explanation_names_the_place_and_whoever_reads_it_cannot() -> None:
+    quality_map = np.full((6, 6), 3, np.float32)
+    quality_map[:, :2] = 2
+    score = Score(2.4, (Distortion("blur", "obvious"),), 0.3, (0.2, 0.4, 0.2, 0.2, 0), quality_map)
+    row = to_dict(Report("a", "student", score))
+    assert row["explanation"] == "2.4 ± 0.3: obvious blur, worst on the left"
+    again = from_dict(row)
+    assert again.score is not None
+    assert again.score.quality_map is None
+    assert to_dict(again)["explanation"] == "2.4 ± 0.3: obvious blur"
+    table = written(TableWriter, [(Report("a", "student", score), None)])
+    assert table.endswith("   2.40  0.30  obvious blur, worst on the left\n")
+
+
 def test_a_dict_shares_nothing_with_its_report() -> None:
     blocks: dict[str, Any] = {"size": {"bytes": 12}}
     to_dict(Report("a", "student", blocks=blocks))["blocks"]["size"]["bytes"] = 0
@@ -145,6 +173,8 @@ def test_a_dict_shares_nothing_with_its_report() -> None:
     [
         Report("a", "student", Score(math.nan)),
         Report("a", "student", Score(1.0), Score(math.inf)),
+        Report("a", "student", Score(math.nan, (), math.nan, (math.nan,) * 5)),
+        Report("a", "student", Score(1.0, uncertainty=math.inf)),
         Report("a", "student", blocks={"x": [math.nan]}),
         Report("a", "student", blocks={"x": object()}),
     ],
@@ -162,7 +192,13 @@ def test_what_json_cannot_hold_is_refused_and_named(report: Report) -> None:
         ({"score": True}, "'score' of a report must be a finite number or null"),
         ({"score": math.nan}, "'score' of a report must be a finite number or null"),
         ({"score": 10**400}, "'score' of a report must be a finite number or null"),
-        ({"score": None}, "a report with 'distortions' needs 'score' too"),
+        ({"score": None}, "a report with 'uncertainty' needs 'score' too"),
+        ({"reference_score": None}, "a report with 'reference_distortions' needs 'reference_sc"),
+        ({"uncertainty": -0.1}, "'uncertainty' of a report must be a finite number from 0 up"),
+        ({"uncertainty": math.nan}, "'uncertainty' of a report must be a finite number from 0 up"),
+        ({"levels": [0.5, 0.5]}, "'levels' of a report must be a list of 5 finite numbers or null"),
+        ({"levels": ["1"] * 5}, "'levels' of a report must be a list of 5 finite numbers or null"),
+        ({"explanation": 3}, "'explanation' of a report must be text or null"),
         ({"error": "lost"}, "a report has a score or an error, not both"),
         ({"width": -1}, "'width' of a report must be a whole number from 0 up"),
         ({"width": 1.5}, "'width' of a report must be a whole number from 0 up"),
@@ -283,11 +319,16 @@ def test_csv_has_a_row_a_report_in_fixed_columns() -> None:
     assert refused == {
         "source": "pics/a.jpg",
         "score": "2.3098437786102295",
+        "uncertainty": "0.34",
+        "levels": "0.2; 0.5; 0.1; 0.19; 0.01",
+        "explanation": "2.3 ± 0.3: serious blur and slight noise",
         "error": "",
         "error_type": "",
         "scorer": "student",
         "scorer_version": "sha256:0af3",
         "reference_score": "4.0",
+        "reference_uncertainty": "",
+        "reference_levels": "",
         "width": "640",
         "height": "480",
         "format": "JPEG",
@@ -344,12 +385,12 @@ def test_a_table_is_aligned_and_says_what_is_wrong() -> None:
         (Report("d.jpg", "student", Score(-12.25, ())), None),
     ]
     assert written(TableWriter, rows, width=40).splitlines() == [
-        "source                  score  what is wrong",
-        "pics/a.jpg               2.31  serious blur, slight noise",
-        "b.jpg                       -  b.jpg is truncated",
-        "pics/a.jpg               2.31  rejected: score 2.31 is below the minimum of 3.5; "
+        "source                  score     ±  what is wrong",
+        "pics/a.jpg               2.31  0.34  serious blur and slight noise",
+        "b.jpg                       -        b.jpg is truncated",
+        "pics/a.jpg               2.31  0.34  rejected: score 2.31 is below the minimum of 3.5; "
         "serious blur",
-        "c.jpg                    5.00  accepted",
+        "c.jpg                    5.00        accepted",
         "d.jpg                  -12.25",
     ]
 

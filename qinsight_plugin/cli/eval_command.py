@@ -22,7 +22,7 @@ from qinsight_plugin.cli.scale import SCALE, images_option, scale_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qinsight_plugin.evaluate import CalibrationBin, GroupedAgreement
+    from qinsight_plugin.evaluate import CalibrationBin, Foresight, GroupedAgreement
     from qinsight_plugin.labels import Labels
 
 
@@ -53,7 +53,8 @@ def command(
 
     LABELS.CSV has a column `path` (or filename) and a column `mos`, and may have `split`, `group`
     and `dup_group` (near-duplicates share a value). Prints SRCC, PLCC, KRCC and RMSE with 95 %
-    bootstrap intervals, pooled and within each group; then the mean rating by score.
+    bootstrap intervals, pooled and within each group; the mean rating by score; and, where the
+    scorer states how sure it is, whether that means something.
 
     \b
     Example:
@@ -66,6 +67,7 @@ def command(
         agreement_by_group,
         calibration,
         evaluate,
+        foresight,
     )
     from qinsight_plugin.labels import read_labels
     from qinsight_plugin.scatter import scatter_plot
@@ -90,7 +92,9 @@ def command(
         agreement = GroupedAgreement(evaluate(scores, mos), {})
     else:
         agreement = agreement_by_group(scores, mos, groups)
-    show(agreement, calibration(scores, mos), as_json)
+    stated = [report.score.uncertainty for i in kept if (report := reports[i]).score]
+    sure = None if None in stated else foresight(scores, stated, mos)
+    show(agreement, calibration(scores, mos), sure, as_json)
     if plot is not None:
         scatter_plot(scores, mos, plot, title=f"{scorer} on {Path(labels_csv).name}", groups=groups)
     return EXIT_ERROR if failures else 0
@@ -111,10 +115,16 @@ def choose(labels: Labels, split: str | None) -> list[int]:
     return chosen
 
 
-def show(agreement: GroupedAgreement, bins: Sequence[CalibrationBin], as_json: bool) -> None:
+def show(
+    agreement: GroupedAgreement,
+    bins: Sequence[CalibrationBin],
+    sure: Foresight | None,
+    as_json: bool,
+) -> None:
     if as_json:
         rows = dataclasses.asdict(agreement) | {
-            "calibration": [dataclasses.asdict(b) for b in bins]
+            "calibration": [dataclasses.asdict(b) for b in bins],
+            "uncertainty": None if sure is None else dataclasses.asdict(sure),
         }
         click.echo(json.dumps(rows))
         return
@@ -128,3 +138,6 @@ def show(agreement: GroupedAgreement, bins: Sequence[CalibrationBin], as_json: b
     for row in bins:
         where = f"{row.low:.1f} to {row.high:.1f}"
         click.echo(f"{where:<10}{row.n:>6}  {row.score:>10.2f}  {row.mos:>8.2f}")
+    if sure is not None:
+        click.echo(f"\nuncertainty against absolute error: SRCC {sure.srcc}")
+        click.echo(f"ratings inside the 90 % interval: {sure.coverage}")

@@ -2,118 +2,122 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from qinsight_plugin.cli.scale import SCALE, images_option, scale_option
+from qinsight_plugin.cli.scale import SCALE, ScaleType
+from qinsight_plugin.cli.training_options import (
+    FOLDER,
+    finish,
+    pictures_in,
+    read_start,
+    require_trainable,
+    trainer_of,
+    training_options,
+)
 
 if TYPE_CHECKING:
-    from qinsight_plugin.labels import Labels
+    from qinsight_plugin.student.views import RatedSet
+
+T = TypeVar("T")
 
 
 @click.command("fit")
-@click.argument("labels_csv", metavar="LABELS.CSV")
-@images_option
-@scale_option
+@click.argument("labels_csv", metavar="LABELS.CSV...", nargs=-1, required=True)
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .onnx file."
+    "--images",
+    type=FOLDER,
+    multiple=True,
+    help="Where the pictures lie; once for all files or once for each.  [default: the folder of "
+    "LABELS.CSV]",
 )
 @click.option(
-    "--init",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Start from a student's .onnx, or from MobileNetV2 as .safetensors (torchvision's key "
-    "names).  [default: the shipped student]",
+    "--scale",
+    type=ScaleType(),
+    multiple=True,
+    help="Lowest and highest possible rating, such as 1:5 or 0:100; once for all files or once "
+    "for each.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--hold-out",
+    type=click.FloatRange(0, 0.5),
+    default=0.2,
+    show_default=True,
+    help="Share to measure on and not to train on, where LABELS.CSV has no rows of split test.",
+)
+@training_options
 def command(
-    labels_csv: str,
-    images: str | None,
-    scale: SCALE | None,
+    labels_csv: tuple[str, ...],
+    images: tuple[Path, ...],
+    scale: tuple[SCALE, ...],
+    hold_out: float,
     out: Path,
     init: Path | None,
-    epochs: int,
-    seed: int,
+    recipe: Path | None,
+    pristine: Path | None,
+    work: Path | None,
+    **changes: Any,
 ) -> None:
-    """Train the student on your own ratings.
+    """Train the student on your own ratings, or on pairs.
 
     LABELS.CSV has a column `path` (or filename) and a column `mos`, and may have `split` (train,
-    val, test), `group` and `dup_group` (near-duplicates share a value and stay on one side).
-    The result is a file for --scorer student:FILE, with its checksum beside it. About 0.4 MB of
-    memory and, on two cores, 0.3 seconds a picture.
+    val, test), `group` (rated together), `dup_group` (near-duplicates share a value and stay on
+    one side) and `std`. Or it has the columns `a`, `b` and `better` (a, b or similar). Of several
+    files, the first one's scale is the student's; the others' are mapped to it as they are learnt.
+
+    A run that was killed goes on where it was when the same command is given again.
 
     \b
     Example:
       qinsight fit labels.csv --scale 1:5 --out mine.onnx
-      qinsight eval labels.csv --scale 1:5 --split test --scorer student:mine.onnx
+      qinsight score new.jpg --scorer student:mine.onnx
     """
-    from qinsight_plugin._imports import require
-    from qinsight_plugin.labels import check_learnable, read_labels
-    from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
+    from qinsight_plugin.pairs import check_pairs_learnable, is_pairs, read_pairs
+    from qinsight_plugin.student.training import Job
 
-    if out.suffix != ".onnx":
-        raise click.UsageError(f"--out {out} must end in .onnx")
-    require_writable(out.parent)
-    for module in ("torch", "onnx"):
-        require(module, package=module, extra="train", purpose="training a student")
-    labels = read_labels(labels_csv, images=images, scale=scale)
-    check_learnable(labels)
-    train_and_export(labels, out, init or SHIPPED_WEIGHTS, epochs, seed)
-
-
-def require_writable(folder: Path) -> None:
-    """Training takes long: what would fail at its end is better known at its beginning."""
-    from qinsight_plugin.errors import ConfigError
-
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise ConfigError(f"--out: {folder} is not a folder that can be written to; make it first")
-
-
-def train_and_export(labels: Labels, out: Path, init: Path, epochs: int, seed: int) -> None:
-    from qinsight_plugin import __version__
-    from qinsight_plugin.plugins import default_host
-    from qinsight_plugin.student.export import export_onnx, load_student
-    from qinsight_plugin.student.fit import Recipe, calibration_set, fit, split_labels
-
-    student, fresh = load_student(init)
-    recipe = Recipe(epochs=epochs, seed=seed)
-    train, validation = split_labels(labels, recipe)
-    calibrated_on = len(calibration_set(train, validation))
-    click.echo(f"Training on {len(train)} pictures, calibrating on {calibrated_on}.")
-    host = default_host()
-    steps = recipe.steps(len(train))
-
-    def on_step(step: int, losses: Mapping[str, float]) -> None:
-        host.call("qinsight_training_step", step=step, metrics=losses)
-        if step == steps or step % 50 == 0:
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-            click.echo(f"step {step} of {steps}  {figures}")
-
-    def on_cached(done: int, total: int) -> None:
-        if done == total or done % 500 == 0:
-            click.echo(f"read {done} of {total} pictures")
-
-    trained = fit(
-        student,
-        labels,
-        train,
-        validation,
-        recipe,
-        fresh=fresh,
-        on_step=on_step,
-        on_cached=on_cached,
+    require_trainable(out)
+    folders = one_each("--images", images, labels_csv)
+    student, fresh, settings = read_start(init, recipe, **changes)
+    job = Job(
+        (), settings, work or out.with_name(out.name + ".work"), pictures_in(pristine), hold_out
     )
-    about = {
-        "version": __version__,
-        "recipe": dataclasses.asdict(recipe),
-        "init": init.name,
-        "trained_on": len(train),
-        "calibrated_on": calibrated_on,
-    }
-    difference = export_onnx(trained, out, about)
-    click.echo(f"Wrote {out}; ONNX Runtime agrees with PyTorch to {difference:.1e} MOS.")
+    if any(is_pairs(path) for path in labels_csv):
+        if len(labels_csv) > 1:
+            raise click.UsageError("pairs are learnt from one file at a time")
+        pairs = read_pairs(labels_csv[0], images=folders[0])
+        check_pairs_learnable(pairs)
+        trained = trainer_of(job, student, fresh).on_pairs(pairs)
+    else:
+        sets = read_sets(labels_csv, folders, one_each("--scale", scale, labels_csv))
+        job = Job(sets, settings, job.work, job.pristine, hold_out)
+        trained = trainer_of(job, student, fresh).on_ratings()
+    names = [Path(path).name for path in labels_csv]
+    finish(job, trained, out, work is not None, init=init.name if init else "shipped", labels=names)
+
+
+def read_sets(
+    files: Sequence[str], folders: Sequence[Path | None], scales: Sequence[SCALE | None]
+) -> list[RatedSet]:
+    from qinsight_plugin.labels import check_learnable, read_labels
+    from qinsight_plugin.student.views import RatedSet
+
+    sets = []
+    for path, images, scale in zip(files, folders, scales, strict=True):
+        labels = read_labels(path, images=images, scale=scale)
+        check_learnable(labels)
+        sets.append(RatedSet(labels, range(len(labels.paths))))
+    return sets
+
+
+def one_each(option: str, values: Sequence[T], files: Sequence[str]) -> list[T | None]:
+    if len(values) not in (0, 1, len(files)):
+        raise click.UsageError(
+            f"{option} was given {len(values)} times for {len(files)} files; give it once for all "
+            "or once for each"
+        )
+    return (
+        list(values) if len(values) == len(files) else [values[0] if values else None] * len(files)
+    )

@@ -15,7 +15,7 @@ from qinsight_plugin.errors import ConfigError, QInsightError
 
 EXIT_REJECTED, EXIT_USAGE, EXIT_ERROR = 1, 2, 3
 
-COMMANDS = ("score", "gate", "compare", "eval", "fit", "bench", "plugins")
+COMMANDS = ("score", "gate", "compare", "eval", "eval-distortions", "fit", "bench", "plugins")
 
 
 class QInsightGroup(click.Group):
@@ -27,7 +27,8 @@ class QInsightGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            module = importlib.import_module(f"qinsight_plugin.cli.{cmd_name}_command")
+            name = cmd_name.replace("-", "_")
+            module = importlib.import_module(f"qinsight_plugin.cli.{name}_command")
             command: click.Command = module.command
             return command
         load_plugin_commands(self)

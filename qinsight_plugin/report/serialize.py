@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from qinsight_plugin.errors import ConfigError
-from qinsight_plugin.records import Distortion, Report, Score, Verdict
+from qinsight_plugin.explain import explain
+from qinsight_plugin.records import ACR_LEVELS, Distortion, Report, Score, Verdict
 
 VERDICT_KEYS = ("accepted", "reasons")
 """What a verdict adds to a row."""
@@ -19,26 +20,28 @@ Row: TypeAlias = dict[str, Any]
 def to_dict(report: Report) -> Row:
     """The report as a flat dict of JSON values; `from_dict` is the inverse.
 
-    `score` and `reference_score` are numbers, `distortions` and `reference_distortions` lists of
-    {"name", "severity"}; each is None where it is not known. Text may hold lone surrogates, as
-    Python's names of undecodable files do: JSON keeps them as long as it is written in ASCII.
+    Of the score, and with `reference_` before each key of the reference's: `score` and
+    `uncertainty` are numbers, `levels` a list of five, `distortions` a list of {"name",
+    "severity"}; each is None where it is not known. The quality map is left out; what it tells in
+    words is in `explanation`, which is derived from the score and may lose its place on the way
+    through `from_dict`. Text may hold lone surrogates, as Python's names of undecodable files do:
+    JSON keeps them as long as it is written in ASCII.
 
     Raises:
         ConfigError: the report holds something that JSON cannot, such as NaN.
     """
     row = {
         "source": report.source,
-        "score": _value(report.score),
+        **_told(report.score),
+        "explanation": None if report.score is None else explain(report.score),
         "error": report.error,
         "error_type": report.error_type,
         "scorer": report.scorer,
         "scorer_version": report.scorer_version,
-        "reference_score": _value(report.reference_score),
+        **_told(report.reference_score, "reference_"),
         "width": report.width,
         "height": report.height,
         "format": report.format,
-        "distortions": _distortions(report.score),
-        "reference_distortions": _distortions(report.reference_score),
         "notes": list(report.notes),
         "blocks": dict(report.blocks),
     }
@@ -55,7 +58,9 @@ def to_row(report: Report, verdict: Verdict | None = None) -> Row:
 
 
 def from_dict(row: Mapping[str, Any]) -> Report:
-    """The report that `to_dict` or `to_row` wrote; a verdict in the row is left aside.
+    """The report that `to_dict` or `to_row` wrote, equal to what it was, without quality maps.
+
+    A verdict in the row is left aside, and so is the explanation, which follows from the rest.
 
     Args:
         row: must have `source` and `scorer`; other keys default as in `Report`.
@@ -82,8 +87,8 @@ def from_dict(row: Mapping[str, Any]) -> Report:
         source=full["source"],
         scorer=full["scorer"],
         scorer_version=full["scorer_version"],
-        score=_score(full, "score", "distortions"),
-        reference_score=_score(full, "reference_score", "reference_distortions"),
+        score=_score(full),
+        reference_score=_score(full, "reference_"),
         width=full["width"],
         height=full["height"],
         format=full["format"],
@@ -94,25 +99,37 @@ def from_dict(row: Mapping[str, Any]) -> Report:
     )
 
 
-def _value(score: Score | None) -> float | None:
-    return None if score is None else float(score.value)
+def _told(score: Score | None, prefix: str = "") -> Row:
+    if score is None:
+        return dict.fromkeys(prefix + key for key in _OF_A_SCORE)
+    found, spread, levels = score.distortions, score.uncertainty, score.levels
+    told = {
+        "score": float(score.value),
+        "uncertainty": None if spread is None else float(spread),
+        "levels": None if levels is None else [float(level) for level in levels],
+        "distortions": None
+        if found is None
+        else [{"name": d.name, "severity": d.severity} for d in found],
+    }
+    return {prefix + key: value for key, value in told.items()}
 
 
-def _distortions(score: Score | None) -> list[dict[str, str]] | None:
-    if score is None or score.distortions is None:
+def _score(row: Row, prefix: str = "") -> Score | None:
+    told = {key: row[prefix + key] for key in _OF_A_SCORE}
+    if told["score"] is None:
+        for key, value in told.items():
+            if value is not None:
+                raise ConfigError(f"a report with '{prefix}{key}' needs '{prefix}score' too")
         return None
-    return [{"name": d.name, "severity": d.severity} for d in score.distortions]
-
-
-def _score(row: Row, value_key: str, distortions_key: str) -> Score | None:
-    value, distortions = row[value_key], row[distortions_key]
-    if value is None:
-        if distortions is not None:
-            raise ConfigError(f"a report with {distortions_key!r} needs {value_key!r} too")
-        return None
-    if distortions is None:
-        return Score(float(value))
-    return Score(float(value), tuple(Distortion(d["name"], d["severity"]) for d in distortions))
+    found, spread, levels = told["distortions"], told["uncertainty"], told["levels"]
+    return Score(
+        value=float(told["score"]),
+        uncertainty=None if spread is None else float(spread),
+        levels=None if levels is None else tuple(map(float, levels)),
+        distortions=None
+        if found is None
+        else tuple(Distortion(d["name"], d["severity"]) for d in found),
+    )
 
 
 def _through_json(values: Row, where: str) -> Row:
@@ -132,6 +149,14 @@ def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= sys.float_info.max
+
+
+def _is_deviation(value: object) -> bool:
+    return _is_number(value) and value >= 0  # type: ignore[operator]
+
+
+def _is_levels(value: object) -> bool:
+    return isinstance(value, list) and len(value) == len(ACR_LEVELS) and all(map(_is_number, value))
 
 
 def _is_size(value: object) -> bool:
@@ -159,19 +184,26 @@ def _or_null(is_right: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: value is None or is_right(value)
 
 
-_SHAPES: dict[str, tuple[Callable[[object], bool], str]] = {
-    "source": (_is_text, "text"),
+_Shape: TypeAlias = tuple[Callable[[object], bool], str]
+
+_OF_A_SCORE: dict[str, _Shape] = {
     "score": (_or_null(_is_number), "a finite number or null"),
+    "uncertainty": (_or_null(_is_deviation), "a finite number from 0 up or null"),
+    "levels": (_or_null(_is_levels), f"a list of {len(ACR_LEVELS)} finite numbers or null"),
+    "distortions": (_or_null(_is_distortions), 'a list of {"name", "severity"} or null'),
+}
+_SHAPES: dict[str, _Shape] = {
+    "source": (_is_text, "text"),
+    **_OF_A_SCORE,
+    "explanation": (_or_null(_is_text), "text or null"),
     "error": (_or_null(_is_text), "text or null"),
     "error_type": (_or_null(_is_text), "text or null"),
     "scorer": (_is_text, "text"),
     "scorer_version": (_is_text, "text"),
-    "reference_score": (_or_null(_is_number), "a finite number or null"),
+    **{f"reference_{key}": shape for key, shape in _OF_A_SCORE.items()},
     "width": (_is_size, "a whole number from 0 up"),
     "height": (_is_size, "a whole number from 0 up"),
     "format": (_is_text, "text"),
-    "distortions": (_or_null(_is_distortions), 'a list of {"name", "severity"} or null'),
-    "reference_distortions": (_or_null(_is_distortions), 'a list of {"name", "severity"} or null'),
     "notes": (_is_texts, "a list of texts"),
     "blocks": (_is_object, "an object"),
 }

@@ -7,6 +7,7 @@ import unicodedata
 from itertools import accumulate
 from typing import TextIO
 
+from qinsight_plugin.explain import findings
 from qinsight_plugin.records import Report, Verdict
 from qinsight_plugin.report.writers import ReportWriter
 
@@ -15,12 +16,13 @@ _LEAST_SOURCE_WIDTH = 16
 
 
 class TableWriter(ReportWriter):
-    """A line a report: source, score with two decimals, and what is wrong.
+    """A line a report: source, score and its uncertainty with two decimals, and what is wrong.
 
-    With a verdict, what is wrong is the verdict and its reasons; else the error or the distortions
-    found. That column comes last and is never cut. Sources are shortened in the middle to half of
-    the width. Unprintable characters, such as escape sequences and marks that turn the direction of
-    writing, are shown escaped, so that a file's name cannot act on the terminal.
+    With a verdict, what is wrong is the verdict and its reasons; else the error, or what was found
+    wrong with the picture and where. That column comes last and is never cut. Sources are shortened
+    in the middle to half of the width. Unprintable characters, such as escape sequences and marks
+    that turn the direction of writing, are shown escaped, so that a file's name cannot act on the
+    terminal.
 
     Args:
         stream: see `ReportWriter`.
@@ -33,16 +35,18 @@ class TableWriter(ReportWriter):
         super().__init__(stream)
 
     def _head(self) -> str:
-        return self._line("source", "score", "what is wrong")
+        return self._line("source", "score", "±", "what is wrong")
 
     def _row(self, report: Report, verdict: Verdict | None) -> str:
         score = "-" if report.score is None else f"{report.score.value:.2f}"
-        return self._line(report.source, score, _what_is_wrong(report, verdict))
+        spread = None if report.score is None else report.score.uncertainty
+        uncertainty = "" if spread is None else f"{spread:.2f}"
+        return self._line(report.source, score, uncertainty, _what_is_wrong(report, verdict))
 
-    def _line(self, source: str, score: str, wrong: str) -> str:
+    def _line(self, source: str, score: str, uncertainty: str, wrong: str) -> str:
         shown = shorten(printable(source), self._source_width)
         padding = " " * (self._source_width - text_width(shown))
-        return f"{shown}{padding}  {score:>7}  {printable(wrong)}".rstrip() + "\n"
+        return f"{shown}{padding}  {score:>7} {uncertainty:>5}  {printable(wrong)}".rstrip() + "\n"
 
 
 def printable(text: str) -> str:
@@ -83,5 +87,4 @@ def _what_is_wrong(report: Report, verdict: Verdict | None) -> str:
         return ": ".join(filter(None, (decision, "; ".join(verdict.reasons))))
     if report.error is not None:
         return report.error
-    found = (report.score.distortions if report.score else None) or ()
-    return ", ".join(f"{d.severity} {d.name}" for d in found)
+    return "" if report.score is None else findings(report.score)

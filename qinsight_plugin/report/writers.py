@@ -151,5 +151,6 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return json.dumps(value)
     return "; ".join(
-        item if isinstance(item, str) else f"{item['severity']} {item['name']}" for item in value
+        f"{item['severity']} {item['name']}" if isinstance(item, dict) else str(item)
+        for item in value
     )

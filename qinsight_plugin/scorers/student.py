@@ -39,6 +39,7 @@ class StudentScorer:
     Args:
         weights: an ONNX file written by `qinsight fit`; its checksum file lies beside it.
         device: "cpu" or "cuda".
+        threads: how many one picture is computed on; None: as many as there are cores.
 
     Raises:
         WeightsNotFoundError, WeightsChecksumError, WeightsError: about the file.
@@ -46,9 +47,11 @@ class StudentScorer:
         ConfigError: the device is unknown or not to be had.
     """
 
-    def __init__(self, weights: Path = SHIPPED_WEIGHTS, device: str = "cpu") -> None:
+    def __init__(
+        self, weights: Path = SHIPPED_WEIGHTS, device: str = "cpu", threads: int | None = None
+    ) -> None:
         model, digest = read_verified(weights)
-        self._session = open_session(weights, model, device)
+        self._session = open_session(weights, model, device, threads)
         version = f"sha256:{digest[:16]}"
         self.spec = dataclasses.replace(SPEC, version=version, **contract(self._session, weights))
         # On a CPU a batch is no faster than its pictures one by one, and takes more memory.
@@ -127,7 +130,7 @@ def read_verified(weights: Path) -> tuple[bytes, str]:
     return data, digest
 
 
-def open_session(weights: Path, model: bytes, device: str) -> Any:
+def open_session(weights: Path, model: bytes, device: str, threads: int | None = None) -> Any:
     """An ONNX Runtime session that runs on `device` and nowhere else."""
     if device not in PROVIDERS:
         raise ConfigError(f"device {device!r} is not one of {', '.join(PROVIDERS)}")
@@ -147,6 +150,8 @@ def open_session(weights: Path, model: bytes, device: str) -> Any:
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
     # Spinning workers win a millisecond when idle and starve the host program under load.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

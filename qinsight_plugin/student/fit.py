@@ -1,14 +1,16 @@
-"""Training the student on ratings: the tail of the network, on cached activations of its stem.
+"""Training the student: the tail of the network, on cached activations of its stem.
 
-Read `fit` from top to bottom. Two kinds of data teach it: human ratings, by value, correlation
-and order; and ladders of synthetic distortions, by order alone, since nobody rated those.
+Read `fit` from top to bottom. Two kinds of data teach it: human ratings, or a teacher's, by value,
+correlation and order; and families of synthetic distortions, by order, class and severity, since
+nobody rated those.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -16,241 +18,269 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qinsight_plugin.labels import Labels
-from qinsight_plugin.student.cache import StemCache
-from qinsight_plugin.student.losses import fidelity_loss, ladder_loss, plcc_loss
-from qinsight_plugin.student.network import STEM_BLOCKS, Student
-from qinsight_plugin.student.views import OnCached, Rated, cache_ladders, cache_rated
+from qinsight_plugin.student.cache import Record, StemCache
+from qinsight_plugin.student.calibrate import logit
+from qinsight_plugin.student.checkpoint import Checkpoint
+from qinsight_plugin.student.families import Family, draw_families
+from qinsight_plugin.student.heads import Heads, on_scale
+from qinsight_plugin.student.losses import (
+    distortion_loss,
+    fidelity_loss,
+    ladder_loss,
+    plcc_loss_within,
+    spread_loss,
+    weighted_mean,
+)
+from qinsight_plugin.student.network import Student
+from qinsight_plugin.student.preferences import Compared, batch_of_pairs, pair_loss
+from qinsight_plugin.student.recipe import Recipe
+from qinsight_plugin.student.views import Rated
 
-Vector: TypeAlias = npt.NDArray[np.float32]
-OnStep: TypeAlias = Callable[[int, Mapping[str, float]], None]
-
-
-LEAST_TO_CALIBRATE = 30
-"""Pictures; to fewer, two parameters would fit the noise of their ratings."""
-
-
-def calibration_set(train: Sequence[int], validation: Sequence[int]) -> list[int]:
-    """Held-back pictures where there are enough; else all, which at worst changes little."""
-    enough = len(validation) >= LEAST_TO_CALIBRATE
-    return [*validation] if enough else [*train, *validation]
+OnStep: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
+Losses: TypeAlias = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to train; the defaults made the shipped weights.
+class TrainingData:
+    """What `fit` learns from, all of it in the cache.
 
     Attributes:
-        epochs: passes over the rated pictures, counting one view of each.
-        batch: rated pictures a step.
-        crop: window of the stem's map that a step sees, in cells of 16 pixels.
-        backbone_rate, regressor_rate: peak learning rates of AdamW's one-cycle schedule.
-        weight_decay: AdamW's.
-        averaging: decay of the moving average of the weights, which is what is kept.
-        ladders: distortion ladders to make; `ladders_per_step` of them are seen a step.
-        ladder_margin: MOS by which a level must score under the one before it.
-        validation: share of the training clusters held back for calibration.
-        seed: of everything random.
+        compared: answers about pairs of the rated pictures.
     """
 
-    epochs: int = 8
-    batch: int = 32
-    crop: int = 20
-    backbone_rate: float = 2e-4
-    regressor_rate: float = 1e-3
-    weight_decay: float = 0.01
-    averaging: float = 0.995
-    ladders: int = 1400
-    ladders_per_step: int = 3
-    ladder_margin: float = 0.2
-    validation: float = 0.08
-    seed: int = 0
+    cache: StemCache
+    rated: Rated
+    families: Sequence[Family]
+    compared: Compared | None = None
 
-    def steps(self, pictures: int) -> int:
-        """Optimiser steps for that many pictures to train on."""
-        return max(1, pictures // self.batch) * self.epochs
+
+class Scales(torch.nn.Module):
+    """A monotone map a set of ratings: which score on the first set's scale it calls what.
+
+    Two sets of raters are two scales. The first set's own is the student's; of every other set a
+    gain and an offset, in logits, are learnt.
+    """
+
+    def __init__(self, sets: int) -> None:
+        super().__init__()
+        self.log_gain = torch.nn.Parameter(torch.zeros(sets))
+        self.offset = torch.nn.Parameter(torch.zeros(sets))
+
+    def forward(self, mos: Tensor, scale: Tensor) -> Tensor:
+        z = self.log_gain.exp()[scale] * logit(mos) + self.offset[scale]
+        return torch.where(scale == 0, mos, on_scale(z))
+
+
+@dataclass
+class State:
+    """All that changes from step to step, and `pairs`: each (picture, view) there is."""
+
+    student: Student
+    average: Student
+    scales: Scales
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    rng: np.random.Generator
+    pairs: npt.NDArray[np.int64]
+    order: npt.NDArray[np.int64]
+    step: int = 0
 
 
 def fit(
     student: Student,
-    labels: Labels,
-    train: Sequence[int],
-    validation: Sequence[int],
+    data: TrainingData,
     recipe: Recipe,
     *,
     fresh: bool,
+    checkpoint: Path | None = None,
     on_step: OnStep | None = None,
-    on_cached: OnCached | None = None,
 ) -> Student:
-    """Train the student's tail on the labels at `train`, and calibrate it.
+    """Train the student's tail.
 
     Args:
-        student: where to start from; not changed.
-        train, validation: indices into the labels; see `calibration_set` for what calibrates.
-        fresh: the student's regressor has never been trained.
-        on_step: called with the step, from 1, and its losses.
-        on_cached: called with the pictures cached so far and their total.
+        student: where to start from; not changed. Its stem filled the cache.
+        fresh: the student's heads have never been trained.
+        checkpoint: a file from which training goes on if it was killed, and which is written every
+            `recipe.checkpoint_seconds`; the result is the same bits as without a kill.
+        on_step: called with the step, from 1, how many there are, and its losses.
 
     Returns:
-        the trained student, on the CPU, in eval mode.
+        the trained student, not yet calibrated, in eval mode.
 
     Raises:
-        ImageError: a picture cannot be decoded.
+        ConfigError: the checkpoint is of another run.
     """
+    state = start(student, data, recipe, fresh)
+    keeper = Checkpoint(checkpoint, recipe, data.rated.mos)
+    keeper.restore(state)
+    steps = recipe.steps(len(data.rated))
+    while state.step < steps:
+        state.step += 1
+        train_backbone = state.step > recipe.probe * steps
+        state.student.tail_features.requires_grad_(train_backbone)
+        losses = rated_losses(state, data, recipe)
+        if data.families and recipe.families_per_step:
+            losses |= family_losses(state, data, recipe)
+        if data.compared is not None:
+            losses["pairs"] = recipe.pairs * compared_loss(state, data, data.compared, recipe)
+        state.optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        state.schedule.step()
+        decay = min(recipe.averaging, state.step / (state.step + 20))
+        update_average(state.average, state.student, decay)
+        keeper.save_now_and_then(state)
+        if on_step is not None:
+            on_step(state.step, steps, {name: loss.item() for name, loss in losses.items()})
+    return state.average.eval()
+
+
+def start(student: Student, data: TrainingData, recipe: Recipe, fresh: bool) -> State:
     torch.manual_seed(recipe.seed)
     student = copy.deepcopy(student).eval()
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rated = cache_rated(student, labels, train, jitter=recipe.seed, on_cached=on_cached)
-    ladders_cache, ladders = cache_ladders(student, labels, train, recipe.ladders, recipe.seed)
+    student.requires_grad_(False)
+    student.heads.requires_grad_(True)
     if fresh:
-        prepare_regressor(student, rated)
-    student.features[:STEM_BLOCKS].requires_grad_(False)
+        prepare_heads(student, data)
+    scales = Scales(int(data.rated.scale.max()) + 1)
     average = copy.deepcopy(student)
+    optimizer, schedule = make_optimizer(student, scales, recipe, recipe.steps(len(data.rated)))
     rng = np.random.default_rng(recipe.seed)
-
-    steps = recipe.steps(len(train))
-    optimizer, schedule = make_optimizer(student, recipe, steps)
-    batches = view_batches(rated.views, recipe.batch, rng)
-    student.train()
-    for step in range(1, steps + 1):
-        chosen, views = next(batches)
-        predicted = student.tail(rated.cache.cropped(views, recipe.crop, rng))
-        mos = torch.from_numpy(rated.mos[chosen])
-        losses = {
-            "mse": torch.nn.functional.mse_loss(predicted, mos),
-            "plcc": plcc_loss(predicted, mos),
-            "fidelity": fidelity_loss(predicted, mos, torch.from_numpy(rated.group[chosen])),
-        }
-        if ladders:
-            losses["ladder"] = ladder_step(student, ladders_cache, ladders, recipe, rng)
-        optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        update_average(average, student, min(recipe.averaging, step / (step + 20)))
-        if on_step is not None:
-            on_step(step, {name: loss.item() for name, loss in losses.items()})
-
-    calibrate(average, cache_rated(average, labels, calibration_set(train, validation)))
-    return average.eval()
+    pairs = np.array([(i, v) for i, own in enumerate(data.rated.views) for v in range(len(own))])
+    order = np.zeros(0, np.int64)
+    return State(student.train(), average, scales, optimizer, schedule, rng, pairs, order)
 
 
 @torch.no_grad()
-def prepare_regressor(student: Student, rated: Rated, sample: int = 400) -> None:
-    """Standardise the pooled features, and start from the mean rating."""
-    some = [views[0] for views in rated.views[:: max(1, len(rated.views) // sample)]]
-    pooled = torch.cat([student.pool(rated.cache.whole(index)) for index in some])
-    student.pooled_mean.copy_(pooled.mean(0))
-    student.pooled_scale.copy_(1 / (pooled.std(0) + 1e-3))
-    student.last_layer.bias.fill_(float(logit(torch.tensor(rated.mos.mean()))))
-
-
-def logit(mos: Tensor) -> Tensor:
-    """MOS in (1, 5) -> the value of which it is the scaled sigmoid."""
-    return torch.logit((mos - 1) / 4, eps=1e-3)
+def prepare_heads(student: Student, data: TrainingData, sample: int = 400) -> None:
+    """Standardise the pooled features, and start from the mean rating of the first set."""
+    views = data.rated.views[:: max(1, len(data.rated) // sample)]
+    pooled = torch.cat([student.describe(data.cache.whole(view[0]))[0] for view in views])
+    heads = student.heads
+    heads.pooled_mean.copy_(pooled.mean(0))
+    heads.pooled_scale.copy_(1 / (pooled.std(0) + 1e-3))
+    mean = float(data.rated.mos[data.rated.scale == 0].mean())
+    heads.last_layer.bias.fill_(float(logit(torch.tensor(mean))))
 
 
 def make_optimizer(
-    student: Student, recipe: Recipe, steps: int
+    student: Student, scales: Scales, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    rates = [recipe.backbone_rate, recipe.regressor_rate]
-    parts = [student.features[STEM_BLOCKS:], student.regressor]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": part.parameters(), "lr": rate}
-            for part, rate in zip(parts, rates, strict=True)
-        ],
-        weight_decay=recipe.weight_decay,
-    )
+    parts = [
+        (student.tail_features, recipe.backbone_rate, recipe.weight_decay),
+        (student.heads, recipe.heads_rate, recipe.weight_decay),
+        (scales, recipe.heads_rate, 0.0),
+    ]
+    groups = [
+        {"params": list(part.parameters()), "lr": rate, "weight_decay": decay}
+        for part, rate, decay in parts
+        if any(True for _ in part.parameters())
+    ]
+    optimizer = torch.optim.AdamW(groups)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=rates, total_steps=steps + 1, pct_start=0.1
+        optimizer,
+        max_lr=[float(group["lr"]) for group in groups],  # type: ignore[arg-type]
+        total_steps=steps + 1,
+        pct_start=0.1,
     )
     return optimizer, schedule
 
 
-def view_batches(
-    views: Sequence[Sequence[int]], size: int, rng: np.random.Generator
-) -> Iterator[tuple[list[int], list[int]]]:
-    """Endless batches of (picture, one of its views), every pair once before any comes again."""
-    pairs = [(picture, view) for picture, own in enumerate(views) for view in own]
-    size = min(size, len(pairs))
-    while True:
-        order = rng.permutation(len(pairs))
-        for start in range(0, len(order) - size + 1, size):
-            batch = [pairs[k] for k in order[start : start + size]]
-            yield [picture for picture, _ in batch], [view for _, view in batch]
+def rated_losses(state: State, data: TrainingData, recipe: Recipe) -> Losses:
+    rated = data.rated
+    chosen, views = next_batch(state, rated, recipe.batch)
+    heads = state.student.tail(data.cache.cropped(views, recipe.crop, state.rng))
+    mos, variance, weight, group, scale, severities = (
+        torch.from_numpy(column[chosen])
+        for column in (
+            rated.mos,
+            rated.variance,
+            rated.weight,
+            rated.group,
+            rated.scale,
+            rated.severities,
+        )
+    )
+    predicted = state.scales(heads.mos, scale)
+    losses = {
+        "mse": recipe.mse * weighted_mean((predicted - mos) ** 2, weight),
+        "plcc": recipe.plcc * plcc_loss_within(predicted, mos, group),
+        "fidelity": recipe.fidelity * fidelity_loss(predicted, mos, group, weight),
+        # Only of the first set is it known on the student's own scale how far off it is.
+        "spread": spread_loss(heads.spread, predicted, mos, variance, weight * (scale == 0)),
+        "map": recipe.quality_map * map_loss(heads.quality_map.mean((1, 2)), heads.mos),
+    }
+    if not bool(torch.isnan(severities).all()):
+        losses["naming"] = recipe.distortion * distortion_loss(heads.at_least, severities)
+    return losses
 
 
-def ladder_step(
-    student: Student,
-    cache: StemCache,
-    ladders: Sequence[Sequence[int]],
-    recipe: Recipe,
-    rng: np.random.Generator,
-    rungs: int = 4,
-) -> Tensor:
-    """Ranking loss of a few ladders, four of their six rungs each: neighbours at times, and at
-    times two steps apart."""
-    losses = []
-    for choice in rng.choice(len(ladders), recipe.ladders_per_step):
-        ladder_views = ladders[choice]
-        picked = [ladder_views[k] for k in sorted(rng.permutation(len(ladder_views))[:rungs])]
-        predicted = student.tail(cache.aligned(picked, recipe.crop, rng))
-        losses.append(ladder_loss(predicted[None], recipe.ladder_margin))
-    return torch.stack(losses).mean()
+def next_batch(state: State, rated: Rated, size: int) -> tuple[list[int], list[Record]]:
+    """Pictures, and of each one of its views: every view once before any comes again."""
+    size = min(size, len(state.pairs))
+    if len(state.order) < size:
+        state.order = state.rng.permutation(len(state.pairs))
+    batch, state.order = state.pairs[state.order[:size]], state.order[size:]
+    return batch[:, 0].tolist(), [rated.views[picture][view] for picture, view in batch]
+
+
+def family_losses(state: State, data: TrainingData, recipe: Recipe, rungs: int = 4) -> Losses:
+    """Of a few families, four of the six rungs each: neighbours at times, and at times two steps
+    apart. For the map, half of each is shown at one rung and half at another."""
+    ladder, naming, mapping = [], [], []
+    for family in draw_families(data.families, recipe.families_per_step, state.rng):
+        picked = sorted(state.rng.permutation(len(family.records))[:rungs])
+        stem = data.cache.aligned([family.records[k] for k in picked], recipe.crop, state.rng)
+        heads = state.student.tail(stem)
+        ladder.append(ladder_loss(heads.mos[None], recipe.ladder_margin))
+        severities = torch.from_numpy(family.severities[picked])
+        naming.append(distortion_loss(heads.at_least, severities))
+        mapping.append(patched_map_loss(state, stem.feature_map, heads))
+    return {
+        "ladder": recipe.ladder * torch.stack(ladder).mean(),
+        "distortion": recipe.distortion * torch.stack(naming).mean(),
+        "patches": recipe.quality_map * torch.stack(mapping).mean(),
+    }
+
+
+def compared_loss(state: State, data: TrainingData, compared: Compared, recipe: Recipe) -> Tensor:
+    """Of half a batch of pairs, each picture in one of its views."""
+    first, second, preferred = batch_of_pairs(compared, recipe.batch // 2, state.rng)
+    views = [data.rated.views[picture] for picture in (*first, *second)]
+    chosen = [own[state.rng.integers(len(own))] for own in views]
+    mos = state.student.tail(data.cache.cropped(chosen, recipe.crop, state.rng)).mos
+    return pair_loss(mos[: len(first)], mos[len(first) :], preferred)
+
+
+def map_loss(quality_map: Tensor, mos: Tensor) -> Tensor:
+    """A map explains the score; it does not change it."""
+    return torch.nn.functional.mse_loss(quality_map, mos.detach())
+
+
+def patched_map_loss(state: State, feature_map: Tensor, heads: Heads) -> Tensor:
+    """Maps of pictures that look alike everywhere, and of one put together from two of them: each
+    part of it should be drawn as it is where it fills the picture."""
+    mos = heads.mos.detach()
+    uniform = map_loss(heads.quality_map, mos[:, None, None].expand_as(heads.quality_map))
+    first, second = state.rng.permutation(len(mos))[:2]
+    axis = int(state.rng.integers(2, 4))
+    # Two cells of the stem's map are one of the quality map.
+    cut = 2 * int(state.rng.integers(1, max(2, feature_map.shape[axis] // 2)))
+    rest = feature_map.shape[axis] - cut
+    if rest <= 0:
+        return uniform
+    parts = (
+        feature_map[first].narrow(axis - 1, 0, cut),
+        feature_map[second].narrow(axis - 1, cut, rest),
+    )
+    drawn = state.student.draw_map(torch.cat(parts, axis - 1)[None])
+    wanted = mos[second].expand_as(drawn).clone()
+    wanted.narrow(axis - 1, 0, cut // 2).fill_(mos[first])
+    return uniform + map_loss(drawn, wanted)
 
 
 @torch.no_grad()
 def update_average(average: Student, student: Student, decay: float) -> None:
     for kept, current in zip(average.parameters(), student.parameters(), strict=True):
         kept.lerp_(current, 1 - decay)
-
-
-@torch.inference_mode()
-def predict(student: Student, rated: Rated) -> Vector:
-    """The MOS of each picture's native view."""
-    student.eval()
-    scores = [student.tail(rated.cache.whole(views[0])) for views in rated.views]
-    return torch.cat(scores).numpy()
-
-
-def calibrate(student: Student, rated: Rated) -> None:
-    """Fit gain and offset in logits, by least squares in MOS, so that the scale means what it says.
-
-    A drawn-in scale is what averaging and regularising leave behind; order is not changed.
-    """
-    z = logit(torch.from_numpy(predict(student, rated)))
-    mos = torch.from_numpy(rated.mos)
-    affine = torch.tensor([1.0, 0.0], requires_grad=True)
-    optimizer = torch.optim.LBFGS([affine], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.mse_loss(1 + 4 * torch.sigmoid(affine[0] * z + affine[1]), mos)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    gain, offset = affine.tolist()
-    # A gain of 0 or less would erase or turn the order: there is nothing to calibrate then.
-    if gain > 0:
-        student.recalibrate(gain, offset)
-
-
-def split_labels(labels: Labels, recipe: Recipe) -> tuple[list[int], list[int]]:
-    """Indices to train on, and to calibrate on; near-duplicates stay on one side.
-
-    Rows that the labels themselves put in `val` are used for calibration, those in `test` not at
-    all.
-    """
-    splits = labels.split or ("train",) * len(labels.mos)
-    train = [i for i, split in enumerate(splits) if split == "train"]
-    given = [i for i, split in enumerate(splits) if split == "val"]
-    if given:
-        return train, given
-    names = labels.cluster or ("",) * len(labels.mos)
-    clusters = {i: names[i] or f"#{i}" for i in train}
-    rng = np.random.default_rng(recipe.seed)
-    order = rng.permutation(sorted(set(clusters.values())))
-    held = set(order[: max(1, round(recipe.validation * len(order)))])
-    return [i for i in train if clusters[i] not in held], [i for i in train if clusters[i] in held]

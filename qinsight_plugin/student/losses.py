@@ -1,9 +1,16 @@
-"""Losses that make a scorer agree with ratings: in value, in correlation, in order."""
+"""Losses that make a scorer agree with ratings: in value, in correlation, in order; and those that
+teach it to name distortions, to know how sure it is, and to see where the fault lies."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from qinsight_plugin.records import SEVERITIES
+
+
+def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    return (values * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
 def plcc_loss(predicted: Tensor, rated: Tensor) -> Tensor:
@@ -14,7 +21,27 @@ def plcc_loss(predicted: Tensor, rated: Tensor) -> Tensor:
     return (1 - correlation) / 2
 
 
-def fidelity_loss(predicted: Tensor, rated: Tensor, group: Tensor, spread: float = 0.35) -> Tensor:
+def plcc_loss_within(predicted: Tensor, rated: Tensor, group: Tensor, least: int = 4) -> Tensor:
+    """Mean of `plcc_loss` over the groups with at least that many pictures in the batch.
+
+    Correlation over all of a batch rewards telling the groups apart, which is not quality: without
+    this a network learns what a collection looks like, and fails on the next collection.
+    """
+    parts = [
+        plcc_loss(predicted[group == g], rated[group == g])
+        for g in group.unique()  # type: ignore[no-untyped-call]
+        if int((group == g).sum()) >= least
+    ]
+    return torch.stack(parts).mean() if parts else predicted.sum() * 0.0
+
+
+def fidelity_loss(
+    predicted: Tensor,
+    rated: Tensor,
+    group: Tensor,
+    weight: Tensor | None = None,
+    spread: float = 0.35,
+) -> Tensor:
     """Mean fidelity loss over the pairs inside each group.
 
     Tsai et al., "FRank: a ranking method with fidelity loss", SIGIR 2007, with Thurstone's Case V
@@ -24,6 +51,7 @@ def fidelity_loss(predicted: Tensor, rated: Tensor, group: Tensor, spread: float
     Args:
         predicted, rated: MOS, float [B].
         group: int [B].
+        weight: reliability of each rating, float [B]; a pair weighs the product of its two.
         spread: standard deviation of one opinion about one picture, in MOS.
     """
     first, second = torch.triu_indices(len(rated), len(rated), offset=1)
@@ -33,13 +61,31 @@ def fidelity_loss(predicted: Tensor, rated: Tensor, group: Tensor, spread: float
         return predicted.sum() * 0.0
     wanted = preference(rated[first] - rated[second], spread)
     given = preference(predicted[first] - predicted[second], spread)
+    loss = disagreement(wanted, given)
+    return loss.mean() if weight is None else weighted_mean(loss, weight[first] * weight[second])
+
+
+def disagreement(wanted: Tensor, given: Tensor) -> Tensor:
+    """Fidelity loss between two probabilities of the same preference."""
     # The square root's slope is infinite at 0.
     agreement = ((wanted * given) + 1e-6).sqrt() + ((1 - wanted) * (1 - given) + 1e-6).sqrt()
-    return (1 - agreement).mean()
+    return 1 - agreement
 
 
 def preference(difference: Tensor, spread: float) -> Tensor:
     return 0.5 * (1 + torch.erf(difference / (2 * spread)))
+
+
+def spread_loss(
+    spread: Tensor, predicted: Tensor, rated: Tensor, variance: Tensor, weight: Tensor
+) -> Tensor:
+    """How badly N(predicted, spread^2) foretells the ratings, each N(rated, variance).
+
+    The cross-entropy of two Gaussians. The prediction is taken as it is: being unsure may not
+    excuse being wrong.
+    """
+    error = (predicted.detach() - rated) ** 2 + variance
+    return weighted_mean(torch.log(spread) + error / (2 * spread**2), weight)
 
 
 def ladder_loss(predicted: Tensor, margin: float) -> Tensor:
@@ -49,3 +95,19 @@ def ladder_loss(predicted: Tensor, margin: float) -> Tensor:
         predicted: MOS, float [B, levels], best level first.
     """
     return torch.relu(margin - (predicted[:, :-1] - predicted[:, 1:])).mean()
+
+
+def distortion_loss(at_least: Tensor, severities: Tensor) -> Tensor:
+    """Binary cross-entropy of every class's every level (Frank and Hall, "A simple approach to
+    ordinal classification", ECML 2001).
+
+    Args:
+        at_least: logits [B, 4, 5].
+        severities: float [B, 4], 0 to 5; between two levels counts in part. NaN: not known.
+    """
+    level = torch.arange(1.0, 1.0 + len(SEVERITIES))
+    wanted = (severities[..., None] - level + 1).clamp(0, 1)
+    known = ~wanted.isnan()
+    if not bool(known.any()):
+        return at_least.sum() * 0.0
+    return torch.nn.functional.binary_cross_entropy_with_logits(at_least[known], wanted[known])

@@ -1,4 +1,4 @@
-"""The student network: MobileNetV2 features, pooled at several depths, and a small regressor.
+"""The student network: MobileNetV2 features, pooled at several depths, under the heads.
 
 Backbone: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, in
 torchvision's layout and key names. BatchNorm is folded into the convolutions, so that training
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from qinsight_plugin.errors import WeightsError
+from qinsight_plugin.student.heads import Heads, JudgingHeads, Outputs, outputs_of
 
 EXPANSION_CHANNELS_REPEATS_STRIDE = (
     (1, 16, 1, 1),
@@ -28,14 +29,13 @@ EXPANSION_CHANNELS_REPEATS_STRIDE = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-LAST_CHANNELS = 1280
 
 STEM_BLOCKS = 8
-"""Blocks that stay as they were pretrained: 8 of 19 leave 64 channels at stride 16."""
+"""Blocks that stay as they were pretrained: 8 of 18 leave 64 channels at stride 16."""
 
 STEM_TAPS = (3, 6)
-TAIL_TAPS = (13, 17, 18)
-"""Blocks whose output is pooled into the regressor's input."""
+TAIL_TAPS = (10, 13, 16, 17)
+"""Blocks whose output is pooled into the description of the picture."""
 
 
 class StemOutput(NamedTuple):
@@ -77,7 +77,11 @@ class InvertedResidual(nn.Module):
 
 
 def mobilenet_v2_features() -> tuple[nn.Sequential, list[int]]:
-    """The 19 blocks, and the channels that each of them puts out."""
+    """The first 18 blocks, and the channels that each of them puts out.
+
+    The 19th, which widens to 1280 channels for ImageNet's classes, told nothing of quality that
+    the others did not.
+    """
     channels = [32]
     blocks: list[nn.Module] = [conv_relu6(3, 32, 3, 2)]
     for expansion, outputs, repeats, stride in EXPANSION_CHANNELS_REPEATS_STRIDE:
@@ -85,8 +89,7 @@ def mobilenet_v2_features() -> tuple[nn.Sequential, list[int]]:
             block_stride = stride if index == 0 else 1
             blocks.append(InvertedResidual(channels[-1], outputs, block_stride, expansion))
             channels.append(outputs)
-    blocks.append(conv_relu6(channels[-1], LAST_CHANNELS, 1))
-    return nn.Sequential(*blocks), [*channels, LAST_CHANNELS]
+    return nn.Sequential(*blocks), channels
 
 
 def mean_and_deviation(x: Tensor) -> Tensor:
@@ -97,30 +100,15 @@ def mean_and_deviation(x: Tensor) -> Tensor:
 
 
 class Student(nn.Module):
-    """Predicts the MOS of pictures.
+    """Judges pictures: `forward` takes uint8 [B, H, W, 3] sRGB, H and W at least 32."""
 
-    `forward` takes uint8 [B, H, W, 3] sRGB, H and W at least 32, and returns float [B] in (1, 5).
-    """
-
-    pooled_mean: Tensor
-    pooled_scale: Tensor
-
-    def __init__(self, hidden: int = 128, dropout: float = 0.2) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.features, channels = mobilenet_v2_features()
+        self.stem_channels = channels[STEM_BLOCKS - 1]
+        self.stem_shallow = 2 * sum(channels[tap] for tap in STEM_TAPS)
         width = 2 * sum(channels[tap] for tap in STEM_TAPS + TAIL_TAPS)
-        self.register_buffer("pooled_mean", torch.zeros(width))
-        self.register_buffer("pooled_scale", torch.ones(width))
-        self.regressor = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 1)
-        )
-
-    @property
-    def last_layer(self) -> nn.Linear:
-        """What turns the regressor's hidden units into the logit of the score."""
-        layer = self.regressor[-1]
-        assert isinstance(layer, nn.Linear)
-        return layer
+        self.heads = JudgingHeads(width, channels[-1])
 
     def stem(self, images: Tensor) -> StemOutput:
         """The blocks that stay frozen. images: uint8 [B, H, W, 3]."""
@@ -132,29 +120,38 @@ class Student(nn.Module):
                 shallow.append(mean_and_deviation(x))
         return StemOutput(x, torch.cat(shallow, 1))
 
-    def pool(self, stem: StemOutput) -> Tensor:
-        """The blocks that are trained, and the pooled description [B, width] of the picture."""
+    @property
+    def tail_features(self) -> nn.Module:
+        """The blocks that training changes."""
+        return self.features[STEM_BLOCKS:]
+
+    def stem_state(self) -> dict[str, Tensor]:
+        """The weights that decide what `stem` makes of a picture."""
+        state: dict[str, Tensor] = self.features[:STEM_BLOCKS].state_dict()
+        return state
+
+    def draw_map(self, feature_map: Tensor) -> Tensor:
+        """The quality map [B, h, w] of a stem's feature map [B, C, H, W]."""
+        with torch.no_grad():
+            local: Tensor = self.tail_features(feature_map)
+        return self.heads.draw_map(local)
+
+    def describe(self, stem: StemOutput) -> tuple[Tensor, Tensor]:
+        """The blocks that are trained: the pooled description [B, width] of the picture, and the
+        features [B, C, h, w] from which its map is drawn."""
         x, pooled = stem.feature_map, [stem.shallow]
         for index in range(STEM_BLOCKS, len(self.features)):
             x = self.features[index](x)
             if index in TAIL_TAPS:
                 pooled.append(mean_and_deviation(x))
-        return torch.cat(pooled, 1)
+        return torch.cat(pooled, 1), x
 
-    def tail(self, stem: StemOutput) -> Tensor:
-        """MOS, float [B], from the stem's output."""
-        pooled = (self.pool(stem) - self.pooled_mean) * self.pooled_scale
-        return 1.0 + 4.0 * torch.sigmoid(self.regressor(pooled)[:, 0])
+    def tail(self, stem: StemOutput) -> Heads:
+        heads: Heads = self.heads(*self.describe(stem))
+        return heads
 
-    @torch.no_grad()
-    def recalibrate(self, gain: float, offset: float) -> None:
-        """Replace the logit z by gain * z + offset: monotone, and it cannot leave the scale."""
-        last = self.last_layer
-        last.weight.mul_(gain)
-        last.bias.mul_(gain).add_(offset)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.tail(self.stem(images))
+    def forward(self, images: Tensor) -> Outputs:
+        return outputs_of(self.tail(self.stem(images)))
 
 
 def fold_batch_norm(state: Mapping[str, Tensor], epsilon: float = 1e-5) -> dict[str, Tensor]:

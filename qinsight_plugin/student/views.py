@@ -1,7 +1,8 @@
-"""The views of a picture that training sees, and what the stem makes of them."""
+"""The views of rated pictures that training sees, and what the stem makes of them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +12,65 @@ import numpy as np
 import numpy.typing as npt
 
 from qinsight_plugin.decode import decode
+from qinsight_plugin.errors import LabelsError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.scorers.student import SPEC
-from qinsight_plugin.student.cache import Pixels, StemCache
-from qinsight_plugin.student.distort import ladder
-from qinsight_plugin.student.network import Student
+from qinsight_plugin.student.cache import Pixels, Record, StemCache
 
 OnCached: TypeAlias = Callable[[int, int], None]
+Vector: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class RatedSet:
+    """Pictures to learn from, rated together on one scale.
+
+    Attributes:
+        labels: the ratings.
+        chosen: indices into them.
+        weight: reliability of each rating of `labels`, 0 to 1; None: all 1.
+        severities: float32 [N, 4] of all pictures of `labels`, NaN where not known; None: none is.
+    """
+
+    labels: Labels
+    chosen: Sequence[int]
+    weight: Vector | None = None
+    severities: Vector | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rated:
-    """Rated pictures; `views[i]` are indices of picture i's views in the cache, native first."""
+    """Rated pictures in the cache; item i of every field is about picture i.
 
-    cache: StemCache
-    views: list[list[int]]
-    mos: npt.NDArray[np.float32]
+    Attributes:
+        views: stem outputs of each picture's views, native first.
+        mos: float32 [N], on the picture's set's own scale.
+        variance: float32 [N], squared spread of the opinions; 0 where not known.
+        weight: float32 [N], reliability of the rating, 0 to 1.
+        severities: float32 [N, 4], NaN where not known.
+        group: int64 [N]: pictures that were rated together; no group spans two sets.
+        scale: int64 [N]: the set.
+    """
+
+    views: list[list[Record]]
+    mos: Vector
+    variance: Vector
+    weight: Vector
+    severities: Vector
     group: npt.NDArray[np.int64]
+    scale: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of the file's bytes, so that the cache knows a picture whatever its name."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise LabelsError(f"cannot read {path}: {error.strerror}; check the file") from error
 
 
 def native_view(path: Path) -> Pixels:
@@ -48,65 +90,62 @@ def smaller_view(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def cache_rated(
-    student: Student,
-    labels: Labels,
-    chosen: Sequence[int],
+    cache: StemCache,
+    sets: Sequence[RatedSet],
     *,
     jitter: int | None = None,
     on_cached: OnCached | None = None,
 ) -> Rated:
-    """Each picture as the scorer sees it, and with `jitter`, which is a seed, a smaller one too."""
+    """Each picture as the scorer sees it, and with `jitter`, which is a seed, a smaller one too.
 
-    def load(index: int) -> list[Pixels]:
-        pixels = native_view(labels.paths[index])
-        if jitter is None:
-            return [pixels]
-        return [pixels, smaller_view(pixels, np.random.default_rng((jitter, index)))]
+    What the cache holds is not decoded again.
 
-    cache = StemCache()
-    views: list[list[int]] = []
-    for pixels in in_order(load, chosen):
-        views.append([cache.add(student, view) for view in pixels])
-        if on_cached is not None:
-            on_cached(len(views), len(chosen))
-    names = labels.group or ("",) * len(labels.paths)
-    _, group = np.unique([names[i] for i in chosen], return_inverse=True)
-    mos = np.array([labels.mos[i] for i in chosen], np.float32)
-    return Rated(cache, views, mos, group.astype(np.int64))
-
-
-def cache_ladders(
-    student: Student, labels: Labels, train: Sequence[int], count: int, seed: int
-) -> tuple[StemCache, list[list[int]]]:
-    """Distortion ladders of the better half of the pictures: what is bad already shows no steps.
-
-    Args:
-        count: ladders to make, at most one a picture.
-
-    Returns:
-        the cache, and one list of six indices a ladder, best level first.
+    Raises:
+        ImageError: a picture cannot be decoded.
+        LabelsError: a picture cannot be read.
     """
-    rng = np.random.default_rng((seed, 1))
-    threshold = float(np.median([labels.mos[i] for i in train]))
-    good = [i for i in train if labels.mos[i] >= threshold]
-    sources = rng.permutation(good)[:count]
 
-    def load(index: int) -> list[Pixels]:
-        own = np.random.default_rng((seed, 2, index))
-        return ladder(window_or_half(native_view(labels.paths[index]), own), own)[1]
+    def load(path: Path) -> list[tuple[str, Pixels | None]]:
+        digest = file_digest(path)
+        keys = [f"{digest}:native"]
+        if jitter is not None:
+            keys.append(f"{digest}:smaller:{jitter}")
+        if all(key in cache for key in keys):
+            return [(key, None) for key in keys]
+        native = native_view(path)
+        rng = np.random.default_rng((jitter or 0, int(digest[:12], 16)))
+        views = [native, smaller_view(native, rng)][: len(keys)]
+        return list(zip(keys, views, strict=True))
 
-    cache = StemCache()
-    return cache, [[cache.add(student, p) for p in rungs] for rungs in in_order(load, sources)]
+    paths = [rated.labels.paths[i] for rated in sets for i in rated.chosen]
+    views: list[list[Record]] = []
+    for loaded in in_order(load, paths):
+        views.append([cache.have(key, pixels) for key, pixels in loaded])
+        if on_cached is not None:
+            on_cached(len(views), len(paths))
+    return with_ratings(views, sets)
 
 
-def window_or_half(pixels: Pixels, rng: np.random.Generator, side: int = 384) -> Pixels:
-    """Half the time a window, half the time all of it at half its size, so that distortions are
-    met at both densities of detail."""
-    from PIL import Image
-
-    height, width = pixels.shape[:2]
-    if rng.random() < 0.5 and min(height, width) >= 2 * SPEC.min_side:
-        return np.asarray(Image.fromarray(pixels).reduce(2))
-    top = rng.integers(max(1, height - side + 1))
-    left = rng.integers(max(1, width - side + 1))
-    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
+def with_ratings(views: list[list[Record]], sets: Sequence[RatedSet]) -> Rated:
+    columns: dict[str, list[npt.NDArray[np.generic]]] = {}
+    names: list[tuple[int, str]] = []
+    for scale, rated in enumerate(sets):
+        labels, chosen = rated.labels, list(rated.chosen)
+        count = len(labels.paths)
+        spread = np.array(labels.std or [0.0] * count, np.float32)
+        weight = np.ones(count, np.float32) if rated.weight is None else rated.weight
+        unknown = np.full((count, 4), np.nan, np.float32)
+        severities = unknown if rated.severities is None else rated.severities
+        for name, column in (
+            ("mos", np.array(labels.mos, np.float32)),
+            ("variance", spread**2),
+            ("weight", weight),
+            ("severities", severities),
+            ("scale", np.full(count, scale)),
+        ):
+            columns.setdefault(name, []).append(column[chosen])
+        groups = labels.group or ("",) * count
+        names += [(scale, groups[i]) for i in chosen]
+    order = {name: number for number, name in enumerate(sorted(set(names)))}
+    group = np.array([order[name] for name in names], np.int64)
+    return Rated(views, **{k: np.concatenate(v) for k, v in columns.items()}, group=group)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from qinsight_plugin.bench.turns import Stage, take_turns
 from qinsight_plugin.decode import decode
 from qinsight_plugin.pipeline import Pipeline
 
@@ -48,26 +47,15 @@ def measure(scorer: str, seconds: float) -> list[Timing]:
 def measure_size(pipeline: Pipeline, width: int, height: int, seconds: float) -> Timing:
     data = photograph(width, height)
     image = pipeline.decode(data)
-    stages: tuple[Callable[[], object], ...] = (
+    stages: tuple[Stage, ...] = (
         lambda: decode(data),
         lambda: pipeline.decode(data),
         lambda: pipeline.score_images([image]),
         lambda: pipeline.report(data),
     )
-    for stage in stages:
-        stage()
-    rounds: list[list[float]] = []
-    until = time.perf_counter() + seconds
-    while len(rounds) < 3 or time.perf_counter() < until:
-        rounds.append([milliseconds(stage) for stage in stages])
-    full, decoded, scored, total = (statistics.median(c) for c in zip(*rounds, strict=True))
-    return Timing(width * height / 1e6, full, decoded, scored, total, len(rounds))
-
-
-def milliseconds(stage: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    stage()
-    return 1000 * (time.perf_counter() - start)
+    series = take_turns(stages, seconds)
+    full, decoded, scored, total = (statistics.median(times) for times in series)
+    return Timing(width * height / 1e6, full, decoded, scored, total, len(series[0]))
 
 
 def photograph(width: int, height: int) -> bytes:

@@ -1,0 +1,145 @@
+"""What `fit` and `distill` share: options, checks before the work, and what is said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from qinsight_plugin.student.network import Student
+    from qinsight_plugin.student.recipe import Recipe
+    from qinsight_plugin.student.training import Job, Trained, Trainer
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+OPTIONS = (
+    click.option("--out", type=FILE, required=True, help="The .onnx file."),
+    click.option(
+        "--init",
+        type=FILE,
+        help="Start from a student's .onnx, or from MobileNetV2 as .safetensors (torchvision's key "
+        "names).  [default: the shipped student]",
+    ),
+    click.option(
+        "--recipe",
+        type=FILE,
+        help="A TOML file of settings.  [default: one for some hundreds of pictures; from a "
+        "backbone, what made the shipped student]",
+    ),
+    click.option(
+        "--pristine", type=FOLDER, help="Undistorted pictures, to be distorted and learnt from."
+    ),
+    click.option(
+        "--work",
+        type=FOLDER,
+        help="Where activations and checkpoints are kept, and found again by a run that goes on.  "
+        "[default: OUT.work, deleted at the end]",
+    ),
+    click.option(
+        "--epochs", type=click.FloatRange(min=0, min_open=True), help="Instead of the recipe's."
+    ),
+    click.option("--seed", type=click.IntRange(min=0), help="Instead of the recipe's."),
+)
+
+
+def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def require_trainable(out: Path) -> None:
+    """Training takes long: what would fail at its end is better known at its beginning.
+
+    Raises:
+        ConfigError: the folder of `out` cannot be written to.
+        MissingExtraError: a package is not installed.
+    """
+    from qinsight_plugin._imports import require
+    from qinsight_plugin.errors import ConfigError
+
+    if out.suffix != ".onnx":
+        raise click.UsageError(f"--out {out} must end in .onnx")
+    if not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
+        raise ConfigError(
+            f"--out: {out.parent} is not a folder that can be written to; make it first"
+        )
+    for module in ("torch", "onnx", "scipy"):
+        require(module, package=module, extra="train", purpose="training a student")
+
+
+def read_start(
+    init: Path | None, recipe: Path | None, **changes: float | None
+) -> tuple[Student, bool, Recipe]:
+    """The student to start from, whether it is fresh, and the recipe that suits it."""
+    from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
+    from qinsight_plugin.student.export import load_student
+    from qinsight_plugin.student.recipe import FROM_IMAGENET, FROM_STUDENT, read_recipe
+
+    student, fresh = load_student(init or SHIPPED_WEIGHTS)
+    suited = FROM_IMAGENET if fresh else FROM_STUDENT
+    return student, fresh, read_recipe(recipe or suited, **changes)
+
+
+def pictures_in(folder: Path | None) -> list[Path]:
+    """Every picture under the folder, by its name's ending.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from qinsight_plugin.cli.inputs import expand
+    from qinsight_plugin.errors import ConfigError
+
+    if folder is None:
+        return []
+    found = [Path(item.path) for item in expand([str(folder)]) if item.error is None]
+    if not found:
+        raise ConfigError(f"{folder} holds no pictures; name a folder that does")
+    return found
+
+
+def trainer_of(job: Job, student: Student, fresh: bool) -> Trainer:
+    """A trainer that says how far it is, and tells the plugins."""
+    from qinsight_plugin.plugins import default_host
+    from qinsight_plugin.student.training import Trainer
+
+    host = default_host()
+
+    def on_step(step: int, steps: int, losses: Mapping[str, float]) -> None:
+        host.call("qinsight_training_step", step=step, metrics=losses)
+        if step == steps or step % 50 == 0:
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+            click.echo(f"step {step} of {steps}  {figures}")
+
+    def on_cached(what: str, done: int, total: int) -> None:
+        if done == total or done % 500 == 0:
+            click.echo(f"read {done} of {total} {what}")
+
+    return Trainer(student, job, fresh=fresh, on_cached=on_cached, on_step=on_step)
+
+
+def finish(job: Job, trained: Trained, out: Path, keep_work: bool, **about: Any) -> None:
+    """Say what became of it, write the file, clear up."""
+    from qinsight_plugin import __version__
+    from qinsight_plugin.student.export import export_onnx
+
+    recipe = dataclasses.asdict(job.recipe)
+    notes = {"version": __version__, "recipe": recipe, **trained.counts, **about}
+    difference = export_onnx(trained.student, out, notes)
+    if trained.figures:
+        click.echo(f"On {trained.counts['held_out']} held out, with 95 % intervals:")
+        for name, (before, after) in trained.figures.items():
+            start = "" if before is None else f"{before} -> "
+            click.echo(f"{name:<8}  {start}{after}")
+    else:
+        click.echo("Nothing was held out, so nothing is known of how good it is.")
+    click.echo(f"Wrote {out}; ONNX Runtime agrees with PyTorch to {difference:.1e} MOS.")
+    if not keep_work:
+        shutil.rmtree(job.work)

@@ -1,0 +1,68 @@
+"""After training: the scale made to mean what it says, and the uncertainty too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from qinsight_plugin.student.cache import StemCache
+from qinsight_plugin.student.network import Student
+from qinsight_plugin.student.views import Rated
+
+Vector: TypeAlias = npt.NDArray[np.float32]
+
+
+def logit(mos: Tensor) -> Tensor:
+    """MOS in (1, 5) -> the value of which it is the scaled sigmoid."""
+    return torch.logit((mos - 1) / 4, eps=1e-3)
+
+
+@torch.inference_mode()
+def predict(student: Student, cache: StemCache, rated: Rated) -> tuple[Vector, Vector]:
+    """The MOS of each picture's native view, and its spread."""
+    student.eval()
+    heads = [student.tail(cache.whole(views[0])) for views in rated.views]
+    mos, spread = (torch.cat([getattr(h, name) for h in heads]) for name in ("mos", "spread"))
+    return mos.numpy(), spread.numpy()
+
+
+def calibrate(student: Student, cache: StemCache, rated: Rated) -> None:
+    """Fit gain and offset of the score, then a factor of the spread, to held-back ratings.
+
+    A drawn-in scale is what averaging and regularising leave behind; order is not changed. What was
+    learnt on the training pictures is too sure of itself on others: the factor is the most likely
+    one for the errors seen here.
+    """
+    predicted, spread = predict(student, cache, rated)
+    z, mos = logit(torch.from_numpy(predicted)), torch.from_numpy(rated.mos)
+    affine = torch.tensor([1.0, 0.0], requires_grad=True)
+
+    def mapped() -> Tensor:
+        return 1 + 4 * torch.sigmoid(affine[0] * z + affine[1])
+
+    minimise(affine, lambda: torch.nn.functional.mse_loss(mapped(), mos))
+    gain, offset = affine.tolist()
+    # A gain of 0 or less would erase or turn the order: there is nothing to calibrate then.
+    if gain > 0:
+        student.heads.recalibrate(gain, offset)
+        predicted = mapped().detach().numpy()
+    errors = (predicted - rated.mos) / spread
+    student.heads.widen(math.sqrt(float((errors**2).mean()) + 1e-6))
+
+
+def minimise(parameters: Tensor, loss: Callable[[], Tensor]) -> None:
+    optimizer = torch.optim.LBFGS([parameters], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]

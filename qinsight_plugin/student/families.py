@@ -1,0 +1,121 @@
+"""Families: one picture in six states of known order, for what no person rated.
+
+After KADIS-700K's recipe: Lin, Hosu and Saupe, "DeepFL-IQA: Weak Supervision for Deep IQA Feature
+Learning", 2020. Class, severity and order inside a family are weak labels: they are sure, but they
+are about what was done, not about what people saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qinsight_plugin.parallel import in_order
+from qinsight_plugin.scorers.student import SPEC
+from qinsight_plugin.student.cache import Pixels, Record, StemCache
+from qinsight_plugin.student.distort import Applied, graded_ladder, harmless, spoil
+from qinsight_plugin.student.views import file_digest, native_view
+
+OnCached: TypeAlias = Callable[[int, int], None]
+
+RUNGS = 6
+SPOILT = 0.25
+"""Share of the families whose every member has a second distortion besides, always the same."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """Six states of one picture, each worse than the one before it.
+
+    Attributes:
+        records: where their stem outputs lie.
+        severities: float32 [6, 4], of the classes in the order of `DISTORTIONS`.
+    """
+
+    records: list[Record]
+    severities: npt.NDArray[np.float32]
+
+
+def cache_families(
+    cache: StemCache,
+    pools: Sequence[Sequence[Path]],
+    count: int,
+    seed: int,
+    on_cached: OnCached | None = None,
+) -> list[Family]:
+    """`count` families; those that the cache holds are not made again.
+
+    Args:
+        pools: collections of undistorted pictures; each that is not empty gives as many families
+            as any other, its pictures taken in turn.
+
+    Raises:
+        ImageError: a source cannot be decoded.
+    """
+    pools = [pool for pool in pools if pool]
+
+    def prepare(number: int) -> tuple[str, list[Applied] | None]:
+        turn, pool = divmod(number, len(pools))
+        again, place = divmod(turn, len(pools[pool]))
+        source = pools[pool][place]
+        key = f"{file_digest(source)}:family:{seed}:{again}"
+        if f"{key}:{RUNGS - 1}" in cache:
+            return key, None
+        rng = np.random.default_rng((seed, int(key[:12], 16), again))
+        return key, make_family(native_view(source), rng)
+
+    families: list[Family] = []
+    for key, members in in_order(prepare, range(count if pools else 0)):
+        families.append(family_of(cache, key, members))
+        if on_cached is not None:
+            on_cached(len(families), count)
+    return families
+
+
+def family_of(cache: StemCache, key: str, members: list[Applied] | None) -> Family:
+    if members is None:
+        records = [cache[f"{key}:{rung}"] for rung in range(RUNGS)]
+    else:
+        records = [
+            cache.add(f"{key}:{rung}", member.pixels, about=member.severities.tolist())
+            for rung, member in enumerate(members)
+        ]
+    return Family(records, np.array([record.about for record in records], np.float32))
+
+
+def make_family(pixels: Pixels, rng: np.random.Generator) -> list[Applied]:
+    """A view of the picture, spoilt or not, and five rungs of one more distortion on top of it."""
+    view = window_or_half(pixels, rng)
+    if rng.random() < 0.5:
+        # What is harmless must not come to mean "nothing wrong", so it is met on all rungs.
+        view = harmless(view, rng)
+    severities = np.zeros(4, np.float32)
+    if rng.random() < SPOILT:
+        view, severities = spoil(view, rng)
+    ladder = graded_ladder(view, rng, without=list(severities > 0))
+    return [Applied(rung.pixels, np.maximum(rung.severities, severities)) for rung in ladder.rungs]
+
+
+def window_or_half(pixels: Pixels, rng: np.random.Generator, side: int = 384) -> Pixels:
+    """Half the time a window, half the time all of it at half its size, so that distortions are
+    met at both densities of detail."""
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    if rng.random() < 0.5 and min(height, width) >= 4 * SPEC.min_side:
+        return np.asarray(Image.fromarray(pixels).reduce(2))
+    top = rng.integers(max(1, height - side + 1))
+    left = rng.integers(max(1, width - side + 1))
+    return np.ascontiguousarray(pixels[top : top + side, left : left + side])
+
+
+def draw_families(
+    families: Sequence[Family], count: int, rng: np.random.Generator
+) -> Iterator[Family]:
+    for choice in rng.choice(len(families), count):
+        yield families[choice]

@@ -1,0 +1,106 @@
+"""How to train, as one TOML file; the recipes that ship lie in `recipes/`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qinsight_plugin.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = Path(__file__).parent / "recipes"
+FROM_IMAGENET = RECIPES / "shipped.toml"
+"""What made the shipped weights from a backbone that knows ImageNet."""
+
+FROM_STUDENT = RECIPES / "own.toml"
+"""What adapts a trained student to some hundreds of pictures of one's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the rated pictures, counting one view of each.
+        probe: share of the steps, at the start, in which only the heads learn.
+        batch: rated pictures a step.
+        crop: window of the stem's map that a step sees, in cells of 16 pixels.
+        backbone_rate, heads_rate: peak learning rates of AdamW's one-cycle schedule.
+        weight_decay: AdamW's.
+        averaging: decay of the moving average of the weights, which is what is kept.
+        mse, plcc, fidelity: weights of the losses on ratings: squared error over all pictures;
+            correlation and order inside each group of pictures that were rated together.
+        pairs: weight of the loss on answers about pairs, where there are any.
+        families: distorted families to make, see `student.families`; `families_per_step` are seen
+            a step.
+        ladder, distortion, quality_map: weights of the losses on families: order of the scores,
+            class and severity, and the map.
+        ladder_margin: MOS by which a rung must score under the one before it.
+        good: share of the rated pictures, the best, of which families are made too.
+        validation: share of the training clusters held back for calibration.
+        checkpoint_seconds: a kill loses at most so much training.
+        seed: of everything random.
+    """
+
+    epochs: float
+    probe: float
+    batch: int
+    crop: int
+    backbone_rate: float
+    heads_rate: float
+    weight_decay: float
+    averaging: float
+    mse: float
+    plcc: float
+    fidelity: float
+    pairs: float
+    families: int
+    families_per_step: int
+    ladder: float
+    distortion: float
+    quality_map: float
+    ladder_margin: float
+    good: float
+    validation: float
+    checkpoint_seconds: float
+    seed: int
+
+    def steps(self, pictures: int) -> int:
+        """Optimiser steps for that many pictures to train on."""
+        return max(1, round(max(1, pictures // self.batch) * self.epochs))
+
+
+def read_recipe(path: Path, **changes: float | None) -> Recipe:
+    """The recipe in a TOML file; `changes` that are not None take precedence.
+
+    Raises:
+        ConfigError: the file cannot be read, or lacks a setting, or has one unknown or no number.
+    """
+    try:
+        settings = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the recipe {path}: {error}") from error
+    settings |= {name: value for name, value in changes.items() if value is not None}
+    known = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    if wrong := known.keys() ^ settings.keys():
+        name = min(wrong)
+        problem = "lacks" if name in known else "has the unknown"
+        raise ConfigError(f"the recipe {path} {problem} setting {name!r}; see {FROM_IMAGENET.name}")
+    return Recipe(**{name: number(path, name, settings[name], known[name]) for name in known})
+
+
+def number(path: Path, name: str, value: Any, kind: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is False or not (whole or (kind == "float" and isinstance(value, float))):
+        expected = "a number" if kind == "float" else "a whole number"
+        raise ConfigError(f"the recipe {path}: {name} must be {expected}, not {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ConfigError(f"the recipe {path}: {name} must be finite and not negative")
+    return float(value) if kind == "float" else value

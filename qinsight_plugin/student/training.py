@@ -1,0 +1,238 @@
+"""From rated pictures to a trained student: what `fit` and `distill` have in common."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.evaluate import Agreement, Estimate, evaluate
+from qinsight_plugin.labels import Labels
+from qinsight_plugin.pairs import Pairs
+from qinsight_plugin.student.cache import StemCache
+from qinsight_plugin.student.calibrate import calibrate, predict
+from qinsight_plugin.student.families import Family, cache_families
+from qinsight_plugin.student.fit import OnStep, TrainingData, fit
+from qinsight_plugin.student.network import Student
+from qinsight_plugin.student.preferences import pair_accuracy, split_pairs
+from qinsight_plugin.student.recipe import Recipe
+from qinsight_plugin.student.views import Rated, RatedSet, cache_rated
+
+LEAST_TO_CALIBRATE = 30
+"""Pictures; to fewer, the parameters would fit the noise of their ratings."""
+
+PAIR_ANCHOR = 0.2
+"""Weight of the squared distance from the start's own scores, when learning from pairs."""
+
+
+OnCached: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to train from.
+
+    Attributes:
+        sets: rated pictures; the first set's scale is the student's, the others' are mapped to it.
+        recipe: how.
+        work: folder for cached activations and the checkpoint; both are used again if they are
+            there.
+        pristine: undistorted pictures to distort.
+        hold_out: share of the first set's clusters, or of the pairs, to measure on and not to
+            train on, where the labels name no `test` rows.
+    """
+
+    sets: Sequence[RatedSet]
+    recipe: Recipe
+    work: Path
+    pristine: Sequence[Path] = ()
+    hold_out: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A student, and how it came to be.
+
+    Attributes:
+        figures: name -> before and after on what was held out, of the student that training
+            started from and of what came of it; before is None where the start had never been
+            trained. Empty where nothing was held out.
+        counts: pictures trained on, calibrated on, held out; families made.
+    """
+
+    student: Student
+    figures: Mapping[str, tuple[Estimate | None, Estimate]]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Indices into one set of labels; no cluster of near-duplicates is in two parts."""
+
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+
+
+class Trainer:
+    """Caches, trains, calibrates, measures.
+
+    Args:
+        student: where to start from; not changed.
+        fresh: its heads have never been trained.
+        on_cached: called with what is read ("pictures", "families"), how many were, of how many.
+        on_step: see `fit`.
+
+    Raises:
+        ConfigError: the work folder is of another run.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        job: Job,
+        *,
+        fresh: bool,
+        on_cached: OnCached | None = None,
+        on_step: OnStep | None = None,
+    ) -> None:
+        self.student = student.eval()
+        student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.job = job
+        self.fresh = fresh
+        self.on_cached = on_cached
+        self.on_step = on_step
+        self.cache = StemCache(job.work / "stem", self.student)
+
+    def on_ratings(self) -> Trained:
+        """Learn from the job's sets.
+
+        Raises:
+            ImageError, LabelsError: a picture cannot be used.
+        """
+        job, recipe = self.job, self.job.recipe
+        parts = [
+            split(rated, recipe, job.hold_out if rated is job.sets[0] else 0.0)
+            for rated in job.sets
+        ]
+        own = parts[0]
+        rated = self.read(zip(job.sets, [part.train for part in parts], strict=True))
+        enough = len(own.validation) >= LEAST_TO_CALIBRATE
+        calibration = own.validation if enough else own.train + own.validation
+        held_back = self.read([(job.sets[0], calibration)], jitter=False)
+        held_out = self.read([(job.sets[0], own.test)], jitter=False)
+        good = best_of(job.sets[0], own.train, recipe.good)
+        data = TrainingData(self.cache, rated, self.families(good))
+        trained = self.fit(data)
+        calibrate(trained, self.cache, held_back)
+        figures: dict[str, tuple[Estimate | None, Estimate]] = {}
+        if len(held_out):
+            after = self.agreement(trained, held_out)
+            before = None if self.fresh else self.agreement(self.student, held_out)
+            for name in ("srcc", "plcc", "rmse"):
+                start = None if before is None else getattr(before, name)
+                figures[name.upper()] = (start, getattr(after, name))
+        counts = {
+            "trained_on": len(rated),
+            "calibrated_on": len(held_back),
+            "held_out": len(held_out),
+            "families": len(data.families),
+        }
+        return Trained(trained, figures, counts)
+
+    def on_pairs(self, pairs: Pairs) -> Trained:
+        """Learn from answers about pairs. They have no scale: the start's own scores of the same
+        pictures keep it, and so the start must have been trained.
+
+        Raises:
+            ConfigError: it is fresh.
+            ImageError, LabelsError: a picture cannot be used.
+        """
+        if self.fresh:
+            raise ConfigError(
+                "pairs say which picture is better, not how good it is: start from a trained "
+                "student (--init), or fit ratings first"
+            )
+        everything = Labels(pairs.paths, (3.0,) * len(pairs.paths))
+        rated = self.read([(RatedSet(everything, ()), range(len(pairs.paths)))])
+        before, _ = predict(copy.deepcopy(self.student), self.cache, rated)
+        rated = dataclasses.replace(rated, mos=before)
+        train, test = split_pairs(pairs, self.job.hold_out, self.job.recipe.seed)
+        # What order the start saw is not to be learnt again, only what its numbers mean.
+        recipe = dataclasses.replace(self.job.recipe, plcc=0.0, fidelity=0.0, mse=PAIR_ANCHOR)
+        trained = self.fit(TrainingData(self.cache, rated, self.families([]), train), recipe)
+        after, _ = predict(trained, self.cache, rated)
+        first, second = pair_accuracy(before, test), pair_accuracy(after, test)
+        figures = {} if second is None else {"accuracy": (first, second)}
+        counts = {"trained_on": len(train), "calibrated_on": 0, "held_out": len(test)}
+        return Trained(trained, figures, counts)
+
+    def read(self, sets: Iterable[tuple[RatedSet, Sequence[int]]], *, jitter: bool = True) -> Rated:
+        chosen = [dataclasses.replace(rated, chosen=rows) for rated, rows in sets]
+        on_cached = partial(self.on_cached, "pictures") if self.on_cached and jitter else None
+        seed = self.job.recipe.seed if jitter else None
+        return cache_rated(self.cache, chosen, jitter=seed, on_cached=on_cached)
+
+    def families(self, good: Sequence[Path]) -> list[Family]:
+        recipe = self.job.recipe
+        on_cached = partial(self.on_cached, "families") if self.on_cached else None
+        pools = [self.job.pristine, good]
+        return cache_families(self.cache, pools, recipe.families, recipe.seed, on_cached)
+
+    def fit(self, data: TrainingData, recipe: Recipe | None = None) -> Student:
+        return fit(
+            self.student,
+            data,
+            recipe or self.job.recipe,
+            fresh=self.fresh,
+            checkpoint=self.job.work / "checkpoint.pt",
+            on_step=self.on_step,
+        )
+
+    def agreement(self, student: Student, rated: Rated) -> Agreement:
+        return evaluate(predict(copy.deepcopy(student), self.cache, rated)[0], rated.mos)
+
+
+def best_of(rated: RatedSet, rows: Sequence[int], share: float) -> list[Path]:
+    """The best-rated share of those rows: as good as undistorted, in this domain."""
+    if share <= 0:
+        return []
+    mos, paths = rated.labels.mos, rated.labels.paths
+    threshold = float(np.quantile([mos[i] for i in rows], 1 - share))
+    return [paths[i] for i in rows if mos[i] >= threshold]
+
+
+def split(rated: RatedSet, recipe: Recipe, hold_out: float) -> Parts:
+    """The labels' own `test` and `val` rows, where they name any; else clusters drawn at random."""
+    labels = rated.labels
+    splits = labels.split or ("train",) * len(labels.mos)
+    rows: dict[str, list[int]] = {name: [] for name in ("train", "val", "test")}
+    for i in rated.chosen:
+        rows[splits[i]].append(i)
+    rng = np.random.default_rng(recipe.seed)
+    train, test = rows["train"], rows["test"]
+    if not test and hold_out > 0:
+        train, test = draw_clusters(labels, train, hold_out, rng)
+    if rows["val"]:
+        return Parts(train, rows["val"], test)
+    train, validation = draw_clusters(labels, train, recipe.validation, rng)
+    return Parts(train, validation, test)
+
+
+def draw_clusters(
+    labels: Labels, rows: Sequence[int], share: float, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Rows of the clusters that stay, and of those that are drawn."""
+    names = labels.cluster or ("",) * len(labels.mos)
+    clusters = {i: names[i] or f"#{i}" for i in rows}
+    order = rng.permutation(sorted(set(clusters.values())))
+    drawn = set(order[: max(1, round(share * len(order)))]) if share > 0 else set()
+    return [i for i in rows if clusters[i] not in drawn], [i for i in rows if clusters[i] in drawn]
