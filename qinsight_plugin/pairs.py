@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 
 from qinsight_plugin.errors import LabelsError
-from qinsight_plugin.labels import (
-    RATINGS,
+from qinsight_plugin.labels import RATINGS
+from qinsight_plugin.tables import (
     Layout,
     Table,
     find_pictures,

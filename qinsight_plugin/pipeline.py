@@ -15,7 +15,6 @@ from qinsight_plugin.errors import (
     PluginError,
     QInsightError,
     ReferenceMissingError,
-    ScoreRangeError,
     ScorerError,
 )
 from qinsight_plugin.parallel import in_order
@@ -29,6 +28,7 @@ from qinsight_plugin.records import (
     Scorer,
     Verdict,
 )
+from qinsight_plugin.usable import require_usable
 
 if TYPE_CHECKING:
     from qinsight_plugin.records import Source
@@ -102,13 +102,8 @@ class Pipeline:
             raise ScorerError(
                 f"scorer {self.name} gave {len(scores)} scores for {len(images)} images"
             )
-        low, high = self.scorer.spec.range
         for score, image in zip(scores, images, strict=True):
-            if not (math.isfinite(score.value) and low <= score.value <= high):
-                raise ScoreRangeError(
-                    f"scorer {self.name} gave {score.value} for {image.source}; it declares "
-                    f"{low:g} to {high:g}"
-                )
+            require_usable(score, self.scorer.spec, self.name, image.source)
         return list(scores)
 
     def reference(self, source: Source) -> Reference:

@@ -184,6 +184,7 @@ def test_opencv_without_contrib_has_no_brisque() -> None:
         brisque.ready()
 
 
+@pytest.mark.filterwarnings("ignore")  # third parties' warnings are their own
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_a_peer_answers_in_numbers_or_says_what_to_install(peer: Peer, astronaut: Pixels) -> None:
     try:

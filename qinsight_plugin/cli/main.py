@@ -15,7 +15,7 @@ from qinsight_plugin.errors import ConfigError, QInsightError
 
 EXIT_REJECTED, EXIT_USAGE, EXIT_ERROR = 1, 2, 3
 
-COMMANDS = ("score", "gate", "compare", "eval", "eval-distortions", "fit", "bench", "plugins")
+COMMANDS = ("score", "gate", "compare", "eval", "eval-distortions", "fit", "distill", "bench", "plugins")
 
 
 class QInsightGroup(click.Group):

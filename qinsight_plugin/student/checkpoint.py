@@ -6,16 +6,16 @@ import dataclasses
 import hashlib
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.student.recipe import Recipe
 
 if TYPE_CHECKING:
-    from qinsight_plugin.student.fit import State
+    from qinsight_plugin.student.fit import State, TrainingData
+    from qinsight_plugin.student.network import Student
 
 PARTS = ("student", "average", "scales", "optimizer", "schedule")
 
@@ -25,14 +25,14 @@ class Checkpoint:
 
     Args:
         path: the file; None: no checkpoint.
-        recipe, ratings: what tells one run from another, with where it started from.
+        run: what no other run is called, see `name_of_run`.
+        interval: seconds between two savings.
     """
 
-    def __init__(self, path: Path | None, recipe: Recipe, ratings: np.ndarray[Any, Any]) -> None:
+    def __init__(self, path: Path | None, run: str, interval: float) -> None:
         self._path = path
-        self._interval = recipe.checkpoint_seconds
-        settings = dataclasses.replace(recipe, checkpoint_seconds=0.0)
-        self._run = hashlib.sha256(repr(settings).encode() + ratings.tobytes())
+        self._run = run
+        self._interval = interval
         self._saved = time.monotonic()
 
     def restore(self, state: State) -> None:
@@ -41,8 +41,6 @@ class Checkpoint:
         Raises:
             ConfigError: it cannot be read, or is of another run.
         """
-        for tensor in state.student.state_dict().values():
-            self._run.update(tensor.contiguous().numpy().tobytes())
         if self._path is None or not self._path.exists():
             return
         try:
@@ -52,7 +50,7 @@ class Checkpoint:
             raise ConfigError(
                 f"cannot read the checkpoint {self._path}; delete it to start over"
             ) from error
-        if saved.get("run") != self._run.hexdigest():
+        if not isinstance(saved, dict) or saved.get("run") != self._run:
             raise ConfigError(
                 f"the checkpoint {self._path} is of a run with other pictures, another recipe or "
                 "another start; delete it to start over, or name another --work folder"
@@ -72,7 +70,7 @@ class Checkpoint:
 
     def save(self, path: Path, state: State) -> None:
         content = {part: getattr(state, part).state_dict() for part in PARTS} | {
-            "run": self._run.hexdigest(),
+            "run": self._run,
             "order": torch.from_numpy(state.order),
             "step": state.step,
             "rng": state.rng.bit_generator.state,
@@ -81,3 +79,21 @@ class Checkpoint:
         temporary = path.with_name(path.name + ".tmp")
         torch.save(content, temporary)
         temporary.replace(path)
+
+
+def name_of_run(student: Student, data: TrainingData, recipe: Recipe) -> str:
+    """A digest of all that decides what training makes: where it starts, what from and how it
+    learns."""
+    settings = dataclasses.replace(recipe, checkpoint_seconds=0.0)
+    digest = hashlib.sha256(repr(settings).encode())
+    for tensor in student.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    rated, compared = data.rated, data.compared
+    records = [*rated.views, *(family.records for family in data.families)]
+    digest.update(repr([[record.key for record in own] for own in records]).encode())
+    columns = [rated.mos, rated.variance, rated.weight, rated.severities, rated.group, rated.scale]
+    if compared is not None:
+        columns += [compared.first, compared.second, compared.preferred]
+    for column in columns:
+        digest.update(column.tobytes())
+    return digest.hexdigest()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from qinsight_plugin.student.cache import Record, StemCache
 from qinsight_plugin.student.calibrate import logit
-from qinsight_plugin.student.checkpoint import Checkpoint
+from qinsight_plugin.student.checkpoint import Checkpoint, name_of_run
 from qinsight_plugin.student.families import Family, draw_families
 from qinsight_plugin.student.heads import Heads, on_scale
 from qinsight_plugin.student.losses import (
@@ -31,7 +31,7 @@ from qinsight_plugin.student.losses import (
     spread_loss,
     weighted_mean,
 )
-from qinsight_plugin.student.network import Student
+from qinsight_plugin.student.network import StemOutput, Student
 from qinsight_plugin.student.preferences import Compared, batch_of_pairs, pair_loss
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
@@ -111,7 +111,8 @@ def fit(
         ConfigError: the checkpoint is of another run.
     """
     state = start(student, data, recipe, fresh)
-    keeper = Checkpoint(checkpoint, recipe, data.rated.mos)
+    run = name_of_run(student, data, recipe)
+    keeper = Checkpoint(checkpoint, run, recipe.checkpoint_seconds)
     keeper.restore(state)
     steps = recipe.steps(len(data.rated))
     while state.step < steps:
@@ -152,6 +153,14 @@ def start(student: Student, data: TrainingData, recipe: Recipe, fresh: bool) -> 
     return State(student.train(), average, scales, optimizer, schedule, rng, pairs, order)
 
 
+def judged(student: Student, recipe: Recipe, stem: StemOutput) -> Heads:
+    """`student.tail`, its convolutions in half precision where the recipe says so."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+        pooled, local = student.describe(stem)
+    heads: Heads = student.heads(pooled, local.float())
+    return heads
+
+
 @torch.no_grad()
 def prepare_heads(student: Student, data: TrainingData, sample: int = 400) -> None:
     """Standardise the pooled features, and start from the mean rating of the first set."""
@@ -182,7 +191,8 @@ def make_optimizer(
         optimizer,
         max_lr=[float(group["lr"]) for group in groups],  # type: ignore[arg-type]
         total_steps=steps + 1,
-        pct_start=0.1,
+        # Of a warm-up of exactly one step, PyTorch would divide by the length.
+        pct_start=max(0.1, 2 / (steps + 1)),
     )
     return optimizer, schedule
 
@@ -190,7 +200,7 @@ def make_optimizer(
 def rated_losses(state: State, data: TrainingData, recipe: Recipe) -> Losses:
     rated = data.rated
     chosen, views = next_batch(state, rated, recipe.batch)
-    heads = state.student.tail(data.cache.cropped(views, recipe.crop, state.rng))
+    heads = judged(state.student, recipe, data.cache.cropped(views, recipe.crop, state.rng))
     mos, variance, weight, group, scale, severities = (
         torch.from_numpy(column[chosen])
         for column in (
@@ -232,7 +242,7 @@ def family_losses(state: State, data: TrainingData, recipe: Recipe, rungs: int =
     for family in draw_families(data.families, recipe.families_per_step, state.rng):
         picked = sorted(state.rng.permutation(len(family.records))[:rungs])
         stem = data.cache.aligned([family.records[k] for k in picked], recipe.crop, state.rng)
-        heads = state.student.tail(stem)
+        heads = judged(state.student, recipe, stem)
         ladder.append(ladder_loss(heads.mos[None], recipe.ladder_margin))
         severities = torch.from_numpy(family.severities[picked])
         naming.append(distortion_loss(heads.at_least, severities))
@@ -249,7 +259,7 @@ def compared_loss(state: State, data: TrainingData, compared: Compared, recipe: 
     first, second, preferred = batch_of_pairs(compared, recipe.batch // 2, state.rng)
     views = [data.rated.views[picture] for picture in (*first, *second)]
     chosen = [own[state.rng.integers(len(own))] for own in views]
-    mos = state.student.tail(data.cache.cropped(chosen, recipe.crop, state.rng)).mos
+    mos = judged(state.student, recipe, data.cache.cropped(chosen, recipe.crop, state.rng)).mos
     return pair_loss(mos[: len(first)], mos[len(first) :], preferred)
 
 

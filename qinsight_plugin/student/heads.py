@@ -161,6 +161,6 @@ def name_distortions(at_least: Tensor) -> tuple[Tensor, Tensor]:
     severity = reached.sum(2)
     present = reached[:, :, 0]
     none = torch.prod(1.0 - present, 1, keepdim=True)
-    share = present * severity
-    share = share / share.sum(1, keepdim=True).clamp_min(1e-6)
+    share = present * severity + 1e-6
+    share = share / share.sum(1, keepdim=True)
     return torch.cat([none, (1.0 - none) * share], 1), severity

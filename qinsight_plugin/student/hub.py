@@ -7,7 +7,6 @@ DeiT, DINOv2, ...) will do: all that say `hidden_states` and take pictures of an
 from __future__ import annotations
 
 import inspect
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -156,7 +155,7 @@ class HubStudent(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.features = nn.Sequential(backbone)
-        self.config = backbone.model.config
+        self.config = backbone.model.config  # optimum's exporter looks for it here
         with torch.no_grad():
             stem = self.stem(torch.zeros(1, *PROBE, 3, dtype=torch.uint8))
         self.stem_channels = stem.feature_map.shape[1]
@@ -212,26 +211,19 @@ def load_hub_backbone(name: str) -> Backbone:
     from transformers import AutoModel, ImageProcessingMixin
 
     source = name.removeprefix(PREFIX)
-    try:
-        with quiet_transformers():
-            model, report = AutoModel.from_pretrained(
-                source, trust_remote_code=False, output_loading_info=True
-            )
-            if model.main_input_name != "pixel_values":
-                raise WeightsError(
-                    f"{name} is no vision backbone: {type(model).__name__} takes "
-                    f"{model.main_input_name}; name one whose input is a picture"
-                )
-            values, _ = ImageProcessingMixin.get_image_processor_dict(source)
-    except WeightsError:
-        raise
-    except Exception as error:  # not found, offline, damaged, unknown: each its own kind
+    with loading(name):
+        model, report = AutoModel.from_pretrained(
+            source, trust_remote_code=False, output_loading_info=True
+        )
+    if model.main_input_name != "pixel_values":
         raise WeightsError(
-            f"cannot load {name} ({one_line(error)}); name a folder with config.json, "
-            "preprocessor_config.json and the weights, or a model of the hub that is cached or "
-            "can be reached"
-        ) from error
-    # Heads that were not saved are drawn at random; only the pooler, which is not used, may be.
+            f"{name} is no vision backbone: {type(model).__name__} takes {model.main_input_name}; "
+            "name one whose input is a picture"
+        )
+    with loading(name):
+        # The values, not a processor: making one may need torchvision.
+        values, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    # transformers draws at random what the file lacks; the pooler, which is not used, may be.
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
     if missing:
         raise WeightsError(
@@ -239,6 +231,19 @@ def load_hub_backbone(name: str) -> Backbone:
             "it again from the whole model"
         )
     return Backbone(model, values, name)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    try:
+        with quiet_transformers():
+            yield
+    except Exception as error:  # not found, offline, damaged, unknown: each its own kind
+        raise WeightsError(
+            f"cannot load {name} ({one_line(error)}); name a folder with config.json, "
+            "preprocessor_config.json and the weights, or a model of the hub that is cached or "
+            "can be reached"
+        ) from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import onnx
@@ -33,6 +33,9 @@ from qinsight_plugin.student.export import (
 )
 from qinsight_plugin.student.heads import Outputs
 from qinsight_plugin.student.hub import HubStudent, one_line, quiet_transformers
+
+Axes: TypeAlias = dict[str, dict[int, str]]
+"""Of each input or output, the names of the axes whose sizes stay free."""
 
 BACKBONE_NODES = "/features/features.0/model/"
 """How the names of the backbone's nodes begin in the graph."""
@@ -96,16 +99,18 @@ def onnx_config(student: HubStudent) -> Any:
 
     class StudentOnnxConfig(OnnxConfig):  # type: ignore[misc]
         NORMALIZED_CONFIG_CLASS = NormalizedVisionConfig
-        PATCHING_SPECS = [
-            PatchingSpec(module, "apply_tf_padding", padded_as_tensorflow_does)
-            for module in (modeling_mobilenet_v1, modeling_mobilenet_v2)
+        PATCHING_SPECS: ClassVar[list[PatchingSpec]] = [
+            PatchingSpec(modeling_mobilenet_v1, "apply_tf_padding", padded_as_tensorflow_does),
+            PatchingSpec(modeling_mobilenet_v2, "apply_tf_padding", padded_as_tensorflow_does),
+            # It prints the graph of an export that fails.
+            PatchingSpec(torch._C, "_jit_onnx_log", lambda *_: None),
         ]
-        inputs = {"images": {0: "B", 1: "H", 2: "W"}}
-        outputs = {
+        inputs: ClassVar[Axes] = {"images": {0: "B", 1: "H", 2: "W"}}
+        outputs: ClassVar[Axes] = {
             **{name: {0: "B"} for name in Outputs._fields},
             "quality_map": {0: "B", 1: "h", 2: "w"},
         }
-        torch_to_onnx_input_map = {"images": "image"}
+        torch_to_onnx_input_map: ClassVar[dict[str, str]] = {"images": "image"}
 
         def generate_dummy_inputs(self, framework: str = "pt", **_: Any) -> dict[str, Tensor]:
             return {"images": torch.zeros(2, 64, 96, 3, dtype=torch.uint8)}
@@ -173,8 +178,8 @@ def quantise_hub_onnx(source: Path, out: Path, pictures: Sequence[Pixels]) -> No
     if not pictures:
         raise ConfigError(f"int8 for {source} needs pictures to calibrate on; give at least one")
     ort = require_optimum("optimum.onnxruntime", purpose="int8")
-    from optimum.onnxruntime.configuration import CalibrationConfig
     from onnxruntime.quantization import CalibrationMethod, QuantFormat
+    from optimum.onnxruntime.configuration import CalibrationConfig
     from transformers import PretrainedConfig
 
     data, _ = read_verified(source)
@@ -218,12 +223,9 @@ def quiet() -> Iterator[None]:
     """Tracing warns of each Python value that it makes a constant; `parity` is what tells."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    log = torch._C._jit_is_onnx_log_enabled()
-    torch._C._jit_set_onnx_log_enabled(False)  # it prints a graph that fails, to stdout
     try:
         with warnings.catch_warnings(), quiet_transformers():
             warnings.simplefilter("ignore")
             yield
     finally:
-        torch._C._jit_set_onnx_log_enabled(log)
         logging.disable(disabled)

@@ -15,7 +15,7 @@ import torch
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.evaluate import Agreement, Estimate, evaluate
-from qinsight_plugin.labels import Labels
+from qinsight_plugin.labels import Labels, held_out
 from qinsight_plugin.pairs import Pairs
 from qinsight_plugin.student.cache import StemCache
 from qinsight_plugin.student.calibrate import calibrate, predict
@@ -211,14 +211,15 @@ def best_of(rated: RatedSet, rows: Sequence[int], share: float) -> list[Path]:
 
 
 def split(rated: RatedSet, recipe: Recipe, hold_out: float) -> Parts:
-    """The labels' own `test` and `val` rows, where they name any; else clusters drawn at random."""
+    """The labels' own `test` rows, near-duplicates of the others left out, and their `val` rows;
+    where they name none, clusters drawn at random."""
     labels = rated.labels
     splits = labels.split or ("train",) * len(labels.mos)
     rows: dict[str, list[int]] = {name: [] for name in ("train", "val", "test")}
     for i in rated.chosen:
         rows[splits[i]].append(i)
     rng = np.random.default_rng(recipe.seed)
-    train, test = rows["train"], rows["test"]
+    train, test = rows["train"], list(held_out(labels)) if rows["test"] else []
     if not test and hold_out > 0:
         train, test = draw_clusters(labels, train, hold_out, rng)
     if rows["val"]:
