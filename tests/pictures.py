@@ -12,6 +12,8 @@ import skimage.util
 from PIL import Image, ImageDraw, ImageFont
 
 import qinsight_plugin
+from qinsight_plugin.explain import explain
+from qinsight_plugin.overlay import overlay
 
 from .conftest import ROOT, Pixels
 
@@ -51,10 +53,40 @@ def draw(path: Path) -> None:
     strip.save(path, quality=90)
 
 
+def faulty() -> Pixels:
+    """The photograph, its right third out of focus."""
+    photograph = skimage.data.astronaut()
+    blurred = skimage.util.img_as_ubyte(skimage.filters.gaussian(photograph, 4, channel_axis=-1))
+    edge = photograph.shape[1] * 2 // 3
+    picture: Pixels = np.concatenate([photograph[:, :edge], blurred[:, edge:]], 1)
+    return picture
+
+
+def fault() -> str:
+    """What the student says of it."""
+    score = qinsight_plugin.score(faulty()).score
+    assert score is not None
+    return explain(score)
+
+
+def draw_fault(path: Path) -> None:
+    """The picture, and beside it its quality map."""
+    picture = faulty()
+    score = qinsight_plugin.score(picture).score
+    assert score is not None
+    assert score.quality_map is not None
+    shown = overlay(picture, score.quality_map)
+    pair = Image.new("RGB", (2 * shown.shape[1] + 8, shown.shape[0]), "white")
+    pair.paste(Image.fromarray(picture), (0, 0))
+    pair.paste(Image.fromarray(shown), (shown.shape[1] + 8, 0))
+    pair.save(path, quality=90)
+
+
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     Image.fromarray(skimage.data.astronaut()).save(FOLDER / "astronaut.jpg", quality=95)
     draw(FOLDER / "scores.jpg")
+    draw_fault(FOLDER / "fault.jpg")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import qinsight_plugin
 from qinsight_plugin import hookspecs
 
 from .conftest import ROOT, Run
-from .pictures import captions
+from .pictures import captions, fault
 
 PACKAGE = ROOT / "qinsight_plugin"
 README = (ROOT / "README.md").read_text("utf-8")
@@ -130,6 +130,8 @@ def test_the_readme_python_runs() -> None:
 def test_the_scores_in_the_readme_picture_are_the_scores() -> None:
     (shown,) = re.findall(r"!\[(.*)\]\(\.github/pictures/scores\.jpg\)", README)
     assert shown == ", ".join(captions())
+    (said,) = re.findall(r"!\[(.*)\]\(\.github/pictures/fault\.jpg\)", README)
+    assert said == fault()
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -31,7 +32,8 @@ from qinsight_plugin.errors import (
     WeightsError,
     WeightsNotFoundError,
 )
-from qinsight_plugin.records import Image, Source
+from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Distortion, Image, Score, Source
+from qinsight_plugin.scorers.opinion import score_of
 from qinsight_plugin.scorers.student import (
     METADATA_KEY,
     SHIPPED_WEIGHTS,
@@ -245,7 +247,7 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there_is_an_error_not_a_fallback() -> None:
-    with pytest.raises(ConfigError, match="device 'tpu' is not one of cpu, cuda"):
+    with pytest.raises(ConfigError, match="device 'tpu' is not one of cpu, cuda, tensorrt"):
         StudentScorer(device="tpu")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         with pytest.raises(ConfigError, match="has no CUDAExecutionProvider"):
@@ -258,6 +260,87 @@ def test_batches_as_a_gpu_gets_them_give_the_scores_of_single_pictures(astronaut
     batching._batch = 2
     together = [score.value for score in batching.score(images)]
     assert together == pytest.approx(scored(*images), abs=1e-5)
+
+
+def outputs(
+    score: float = 3.0,
+    uncertainty: float = 0.5,
+    distortion: tuple[float, ...] = (1, 0, 0, 0, 0),
+    severity: tuple[float, ...] = (0, 0, 0, 0),
+    shape: tuple[int, int] = (2, 3),
+) -> dict[str, npt.NDArray[np.float32]]:
+    """What the graph says of one window."""
+    low = int(score) - 1
+    levels = np.zeros(5)
+    levels[low : low + 2] = (1 - score % 1, score % 1)
+    values = {
+        "score": score,
+        "uncertainty": uncertainty,
+        "levels": levels,
+        "distortion": distortion,
+        "severity": severity,
+        "quality_map": np.full(shape, score),
+    }
+    return {name: np.asarray(value, np.float32) for name, value in values.items()}
+
+
+@pytest.mark.parametrize(
+    ("distortion", "severity", "named"),
+    [
+        ((0.6, 0.1, 0.1, 0.1, 0.1), (4, 4, 4, 4), []),
+        ((0.3, 0.1, 0.1, 0.4, 0.1), (0.9, 0.9, 2.6, 0.9), [("blur", "obvious")]),
+        ((0.1, 0.2, 0.1, 0.5, 0.1), (1.0, 0.9, 2.4, 3.7), None),
+        ((0.2, 0, 0, 0, 0.8), (0, 0, 0, 0.2), [("darken", "slight")]),
+        ((0.2, 0.8, 0, 0, 0), (5, 0, 0, 0), [("noise", "catastrophic")]),
+        ((0, 0, 1, 0, 0), (0, 3.5, 0, 0), [("compression", "serious")]),
+    ],
+)
+def test_the_likeliest_distortion_is_named_first_and_others_when_present(
+    distortion: tuple[float, ...], severity: tuple[float, ...], named: list[tuple[str, str]] | None
+) -> None:
+    if named is None:
+        named = [("blur", "moderate"), ("darken", "serious"), ("noise", "slight")]
+    score = score_of([outputs(distortion=distortion, severity=severity)], 0)
+    assert score.distortions == tuple(Distortion(*pair) for pair in named)
+
+
+@given(st.tuples(*[st.floats(0, 1, width=32)] * 5), st.tuples(*[st.floats(0, 5, width=32)] * 4))
+def test_distortions_are_named_once_each_and_the_rest_by_falling_severity(
+    distortion: tuple[float, ...], severity: tuple[float, ...]
+) -> None:
+    found = score_of([outputs(distortion=distortion, severity=severity)], 0).distortions
+    assert found is not None
+    assert (not found) == (np.argmax(distortion) == 0)
+    names = [entry.name for entry in found]
+    assert len(set(names)) == len(names)
+    levels = [severity[DISTORTIONS.index(name)] for name in names[1:]]
+    assert levels == sorted(levels, reverse=True)
+    for entry in found:
+        near = abs(SEVERITIES.index(entry.severity) + 1 - severity[DISTORTIONS.index(entry.name)])
+        assert near <= 0.5 or entry.severity == "slight"
+
+
+def test_the_windows_of_a_strip_become_one_score() -> None:
+    calm = outputs(score=4.5, uncertainty=0.3)
+    blurred = outputs(2.0, 0.4, (0.1, 0, 0, 0.9, 0), (0, 1.2, 3.1, 0), (2, 4))
+    score = score_of([calm, blurred], 1)
+    assert score.value == pytest.approx(3.25)
+    assert score.uncertainty == pytest.approx((0.5 * (0.09 + 0.16)) ** 0.5)
+    assert score.levels == pytest.approx((0, 0.5, 0, 0.25, 0.25))
+    assert score.distortions == (
+        Distortion("blur", "obvious"),
+        Distortion("compression", "slight"),
+    )
+    assert score.quality_map is not None
+    assert score.quality_map.tolist() == [[4.5] * 3 + [2.0] * 4] * 2
+
+
+def test_a_graph_with_a_score_alone_makes_a_score_alone() -> None:
+    halves: list[dict[str, npt.NDArray[np.float32]]] = [
+        {"score": np.float32(2.0).reshape(())},
+        {"score": np.float32(3.0).reshape(())},
+    ]
+    assert score_of(halves, 0) == Score(2.5)
 
 
 def test_the_graph_takes_bytes_casts_first_and_has_three_free_sizes() -> None:

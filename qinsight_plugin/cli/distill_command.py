@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,13 +90,16 @@ def command(
     from qinsight_plugin.student.training import Job
 
     require_trainable(out)
+    if labels_csv is None and (images or scale):
+        raise click.UsageError("--images and --scale are about --labels, which is not given")
     student, fresh, settings = read_start(init, recipe, **changes)
     human = read_sets([labels_csv], [images], [scale]) if labels_csv else []
     kept = answers or out.with_name(out.name + ".answers.parquet")
     taught = ask(teacher, paths, samples, kept)
     where = work or out.with_name(out.name + ".work")
     job = Job([*human, taught], settings, where, pictures_in(pristine), hold_out)
-    trained = trainer_of(job, student, fresh).on_ratings()
+    with closing(trainer_of(job, student, fresh)) as trainer:
+        trained = trainer.on_ratings()
     finish(job, trained, out, work is not None, teacher=teacher, samples=samples)
 
 

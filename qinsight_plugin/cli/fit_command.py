@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -89,11 +90,13 @@ def command(
             raise click.UsageError("pairs are learnt from one file at a time")
         pairs = read_pairs(labels_csv[0], images=folders[0])
         check_pairs_learnable(pairs)
-        trained = trainer_of(job, student, fresh).on_pairs(pairs)
+        with closing(trainer_of(job, student, fresh)) as trainer:
+            trained = trainer.on_pairs(pairs)
     else:
         sets = read_sets(labels_csv, folders, one_each("--scale", scale, labels_csv))
         job = Job(sets, settings, job.work, job.pristine, hold_out)
-        trained = trainer_of(job, student, fresh).on_ratings()
+        with closing(trainer_of(job, student, fresh)) as trainer:
+            trained = trainer.on_ratings()
     names = [Path(path).name for path in labels_csv]
     finish(job, trained, out, work is not None, init=init.name if init else "shipped", labels=names)
 

@@ -15,7 +15,18 @@ from qinsight_plugin.errors import ConfigError, QInsightError
 
 EXIT_REJECTED, EXIT_USAGE, EXIT_ERROR = 1, 2, 3
 
-COMMANDS = ("score", "gate", "compare", "eval", "eval-distortions", "fit", "distill", "bench", "plugins")
+COMMANDS = (
+    "score",
+    "gate",
+    "compare",
+    "eval",
+    "eval-distortions",
+    "fit",
+    "distill",
+    "export",
+    "bench",
+    "plugins",
+)
 
 
 class QInsightGroup(click.Group):

@@ -71,7 +71,7 @@ def require_trainable(out: Path) -> None:
         raise ConfigError(
             f"--out: {out.parent} is not a folder that can be written to; make it first"
         )
-    for module in ("torch", "onnx", "scipy"):
+    for module in ("torch", "onnx", "onnxscript", "onnxruntime", "scipy"):
         require(module, package=module, extra="train", purpose="training a student")
 
 
@@ -92,17 +92,21 @@ def pictures_in(folder: Path | None) -> list[Path]:
     """Every picture under the folder, by its name's ending.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it is no folder.
+        ImageError: it holds no pictures, or a folder in it cannot be listed.
     """
     from qinsight_plugin.cli.inputs import expand
     from qinsight_plugin.errors import ConfigError
 
     if folder is None:
         return []
-    found = [Path(item.path) for item in expand([str(folder)]) if item.error is None]
-    if not found:
-        raise ConfigError(f"{folder} holds no pictures; name a folder that does")
-    return found
+    if not folder.is_dir():
+        raise ConfigError(f"--pristine: {folder} is not a folder; name one that holds pictures")
+    found = expand([str(folder)])
+    for item in found:
+        if item.error is not None:
+            raise item.error
+    return [Path(item.path) for item in found]
 
 
 def trainer_of(job: Job, student: Student, fresh: bool) -> Trainer:
@@ -111,8 +115,13 @@ def trainer_of(job: Job, student: Student, fresh: bool) -> Trainer:
     from qinsight_plugin.student.training import Trainer
 
     host = default_host()
+    begun = False
 
     def on_step(step: int, steps: int, losses: Mapping[str, float]) -> None:
+        nonlocal begun
+        if not begun and step > 1:
+            click.echo(f"went on after step {step - 1} of {steps}")
+        begun = True
         host.call("qinsight_training_step", step=step, metrics=losses)
         if step == steps or step % 50 == 0:
             figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from qinsight_plugin.errors import (
     WeightsNotFoundError,
 )
 from qinsight_plugin.records import Image, Score, ScorerSpec
+from qinsight_plugin.scorers import tensorrt
+from qinsight_plugin.scorers.opinion import score_of
 
 if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
@@ -27,18 +29,26 @@ if TYPE_CHECKING:
 SHIPPED_WEIGHTS = Path(__file__).parent.parent / "student" / "weights" / "student-v1.onnx"
 METADATA_KEY = "qinsight_student"
 DEVICE_VARIABLE = "QINSIGHT_DEVICE"
-"""Environment variable: `cpu` (default) or `cuda`."""
+"""Environment variable: `cpu` (default), `cuda` or `tensorrt`."""
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-GPU_BATCH = 16
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+GPU_BATCH = tensorrt.MAX_BATCH
 
 
 class StudentScorer:
-    """Predicts MOS, 1 (bad) to 5 (excellent). Thread-safe; the same bits for the same pixels.
+    """Predicts MOS, 1 (bad) to 5 (excellent), and what else the file's version has learnt to tell.
+
+    Thread-safe; the same bits for the same pixels.
 
     Args:
-        weights: an ONNX file written by `qinsight fit`; its checksum file lies beside it.
-        device: "cpu" or "cuda".
+        weights: an ONNX file written by `qinsight fit` or `qinsight export`; its checksum file lies
+            beside it.
+        device: "cpu", "cuda" or "tensorrt". With the last, the first use of a file takes minutes:
+            its engine is built then, and kept.
         threads: how many one picture is computed on; None: as many as there are cores.
 
     Raises:
@@ -51,11 +61,14 @@ class StudentScorer:
         self, weights: Path = SHIPPED_WEIGHTS, device: str = "cpu", threads: int | None = None
     ) -> None:
         model, digest = read_verified(weights)
-        self._session = open_session(weights, model, device, threads)
+        self._session = open_session(weights, model, device, threads, digest=digest)
         version = f"sha256:{digest[:16]}"
         self.spec = dataclasses.replace(SPEC, version=version, **contract(self._session, weights))
+        self._device = device
         # On a CPU a batch is no faster than its pictures one by one, and takes more memory.
         self._batch = 1 if device == "cpu" else GPU_BATCH
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def score(
         self, images: Sequence[Image], references: Sequence[Image] | None = None
@@ -64,27 +77,38 @@ class StudentScorer:
 
         Raises:
             ImageTooSmallError: a side is shorter than `spec.min_side` pixels.
+            ImageTooLargeError: a side is longer than TensorRT engines are built for.
         """
-        return [Score(value) for value in self._values(images)]
+        return list(self._scores(images))
 
-    def _values(self, images: Sequence[Image]) -> Iterator[float]:
+    def _scores(self, images: Sequence[Image]) -> Iterator[Score]:
         for _, group in itertools.groupby(images, key=lambda image: image.pixels.shape):
             members = list(group)
             for start in range(0, len(members), self._batch):
-                yield from self._run(members[start : start + self._batch])
+                yield from self._judge(members[start : start + self._batch])
 
-    def _run(self, images: Sequence[Image]) -> list[float]:
+    def _judge(self, images: Sequence[Image]) -> list[Score]:
+        """The scores of images of one shape."""
         import numpy as np
 
         for image in images:
             require_side(image, self.spec.min_side)
+            if self._device == "tensorrt":
+                tensorrt.require_shape(image)
         parts = [windows(image.pixels, self.spec.max_pixels) for image in images]
         # Windows of one index have one shape, since the images do.
-        scores = [
-            self._session.run(["score"], {"image": np.stack(window)})[0]
-            for window in zip(*parts, strict=True)
+        answers = [self._run(np.stack(window)) for window in zip(*parts, strict=True)]
+        axis = long_axis(images[0].pixels)
+        return [
+            score_of([{name: a[name][k] for name in a} for a in answers], axis)
+            for k in range(len(images))
         ]
-        return [float(value) for value in np.stack(scores).mean(axis=0, dtype=np.float64)]
+
+    def _run(self, batch: Pixels) -> Mapping[str, Any]:
+        """uint8 [B, H, W, 3] -> the graph's outputs by name."""
+        return dict(
+            zip(self._outputs, self._session.run(self._outputs, {self._input: batch}), strict=True)
+        )
 
 
 def require_side(image: Image, min_side: int) -> None:
@@ -106,8 +130,11 @@ def windows(pixels: Pixels, max_pixels: int | None) -> list[Pixels]:
 
     height, width = pixels.shape[:2]
     count = 1 if max_pixels is None else -(-height * width // max_pixels)
-    axis = 0 if height > width else 1
-    return np.array_split(pixels, count, axis=axis)
+    return np.array_split(pixels, count, axis=long_axis(pixels))
+
+
+def long_axis(pixels: Pixels) -> int:
+    return 0 if pixels.shape[0] > pixels.shape[1] else 1
 
 
 def read_verified(weights: Path) -> tuple[bytes, str]:
@@ -130,10 +157,25 @@ def read_verified(weights: Path) -> tuple[bytes, str]:
     return data, digest
 
 
-def open_session(weights: Path, model: bytes, device: str, threads: int | None = None) -> Any:
-    """An ONNX Runtime session that runs on `device` and nowhere else."""
+def open_session(
+    weights: Path, model: bytes, device: str, threads: int | None = None, *, digest: str = ""
+) -> Any:
+    """An ONNX Runtime session that runs on `device` and nowhere else.
+
+    Args:
+        weights: what to call the model in errors.
+        threads: how many one picture is computed on; None: as many as there are cores.
+        digest: SHA-256 of the model; TensorRT's engines are kept under it.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        ConfigError: the device is unknown, not to be had, or cannot run this kind of file.
+        WeightsError: the model cannot be run.
+    """
     if device not in PROVIDERS:
         raise ConfigError(f"device {device!r} is not one of {', '.join(PROVIDERS)}")
+    if device == "tensorrt":
+        tensorrt.require_float(model, weights)
     # onnxruntime writes a telemetry identity under the home directory when imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     onnxruntime = require(
@@ -154,15 +196,36 @@ def open_session(weights: Path, model: bytes, device: str, threads: int | None =
         options.intra_op_num_threads = threads
     # Spinning workers win a millisecond when idle and starve the host program under load.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings: dict[str, str] = {}
+    if device == "tensorrt":
+        settings = tensorrt.provider_options(digest, SPEC.min_side)
+        # What TensorRT cannot parse would else run on the CPU, and nobody be told.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        session = onnxruntime.InferenceSession(model, options, providers=[(provider, settings)])
     except Exception as error:  # onnxruntime's own errors share no base class
+        reason = str(error).splitlines()[0]
+        if device != "cpu" and runs_on_cpu(weights, model):
+            raise ConfigError(
+                f"{weights} does not run on {device}, though on the CPU: {reason}; check the "
+                "driver, CUDA and TensorRT, or choose device cpu"
+            ) from error
         raise WeightsError(
-            f"{weights} is no ONNX model that onnxruntime can run: {str(error).splitlines()[0]}"
+            f"{weights} is no ONNX model that onnxruntime can run: {reason}"
         ) from error
     if session.get_providers()[0] != provider:
-        raise ConfigError(f"{device} was asked for but did not start; check the driver and CUDA")
+        raise ConfigError(
+            f"{device} was asked for but did not start; check the driver, CUDA and TensorRT"
+        )
     return session
+
+
+def runs_on_cpu(weights: Path, model: bytes) -> bool:
+    try:
+        open_session(weights, model, "cpu")
+    except WeightsError:
+        return False
+    return True
 
 
 def contract(session: Any, weights: Path) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class StemCache:
         self._records = {record.key: record for record in records}
         self._end = max(map(self._after, records), default=0)
         self._maps.truncate(self._end)
-        rewrite_index(self._index_path, list(self._records.values()))
+        write_whole(self._index_path, "".join(map(line_of, self._records.values())))
         self._index = self._index_path.open("a", encoding="utf-8")
 
     def __len__(self) -> int:
@@ -162,7 +162,7 @@ def require_same_stem(folder: Path, student: Student) -> None:
         digest.update(tensor.contiguous().numpy().tobytes())
     note = folder / "stem.txt"
     if not note.exists():
-        note.write_text(digest.hexdigest() + "\n", "ascii")
+        write_whole(note, digest.hexdigest() + "\n")
     elif note.read_text("ascii").strip() != digest.hexdigest():
         raise ConfigError(
             f"{folder} was filled by a network with another stem; name another folder, or delete it"
@@ -177,14 +177,16 @@ def read_index(path: Path) -> list[Record]:
     """The records of all whole lines; what follows a broken one was written after it, and goes."""
     records: list[Record] = []
     if path.exists():
-        for line in path.read_text("utf-8").splitlines(keepends=True):
-            if not line.endswith("\n"):
+        for line in path.read_bytes().splitlines():
+            try:
+                records.append(Record(*json.loads(line)))
+            except (ValueError, TypeError):
                 break
-            records.append(Record(*json.loads(line)))
     return records
 
 
-def rewrite_index(path: Path, records: Sequence[Record]) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """A kill leaves the file as it was, or as it is to be."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(map(line_of, records)), "utf-8")
+    temporary.write_text(text, "utf-8")
     temporary.replace(path)

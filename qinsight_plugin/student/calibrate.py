@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qinsight_plugin.student.cache import StemCache
+from qinsight_plugin.student.heads import Heads, outputs_of
 from qinsight_plugin.student.network import Student
 from qinsight_plugin.student.views import Rated
 
@@ -24,12 +25,23 @@ def logit(mos: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def predict(student: Student, cache: StemCache, rated: Rated) -> tuple[Vector, Vector]:
-    """The MOS of each picture's native view, and its spread."""
+def judge_all(student: Student, cache: StemCache, rated: Rated) -> list[Heads]:
+    """What the student says of each picture's native view."""
     student.eval()
-    heads = [student.tail(cache.whole(views[0])) for views in rated.views]
+    return [student.tail(cache.whole(views[0])) for views in rated.views]
+
+
+def predict(student: Student, cache: StemCache, rated: Rated) -> tuple[Vector, Vector]:
+    """The MOS of each picture, as training has it, and its spread."""
+    heads = judge_all(student, cache, rated)
     mos, spread = (torch.cat([getattr(h, name) for h in heads]) for name in ("mos", "spread"))
     return mos.numpy(), spread.numpy()
+
+
+def score_all(student: Student, cache: StemCache, rated: Rated) -> Vector:
+    """The score of each picture, as the exported student will give it."""
+    heads = judge_all(student, cache, rated)
+    return torch.cat([outputs_of(h).score for h in heads]).numpy()
 
 
 def calibrate(student: Student, cache: StemCache, rated: Rated) -> None:

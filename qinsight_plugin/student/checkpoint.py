@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from qinsight_plugin.errors import ConfigError
@@ -91,9 +92,11 @@ def name_of_run(student: Student, data: TrainingData, recipe: Recipe) -> str:
     rated, compared = data.rated, data.compared
     records = [*rated.views, *(family.records for family in data.families)]
     digest.update(repr([[record.key for record in own] for own in records]).encode())
-    columns = [rated.mos, rated.variance, rated.weight, rated.severities, rated.group, rated.scale]
-    if compared is not None:
-        columns += [compared.first, compared.second, compared.preferred]
-    for column in columns:
+    for column in (rated.mos, rated.variance, rated.weight, rated.severities):
         digest.update(column.tobytes())
+    for numbers in (rated.group, rated.scale):
+        digest.update(numbers.tobytes())
+    if compared is not None:
+        answers = np.stack([compared.first, compared.second, compared.preferred])
+        digest.update(answers.tobytes())
     return digest.hexdigest()

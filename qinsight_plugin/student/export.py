@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import warnings
 from collections.abc import Mapping
@@ -15,41 +13,61 @@ import onnx
 import torch
 from torch import Tensor
 
+from qinsight_plugin import __version__
 from qinsight_plugin.errors import WeightsError
-from qinsight_plugin.scorers.student import METADATA_KEY, SPEC, open_session, read_verified
+from qinsight_plugin.scorers.student import SPEC, open_session, read_verified
+from qinsight_plugin.student.graph import (
+    PRECISION,
+    read_float_graph,
+    set_metadata,
+    tensors,
+    write_graph,
+)
+from qinsight_plugin.student.heads import Outputs
 from qinsight_plugin.student.network import Student, fold_batch_norm, load_backbone
 
 OPSET = 20
 """The first opset at which cv2.dnn reads every network of this package rightly."""
 
 PARITY_TOLERANCE = 1e-3
-"""Largest accepted difference, in MOS, between PyTorch and ONNX Runtime."""
+"""Largest accepted difference between PyTorch and ONNX Runtime, in any output."""
 
 PARITY_SHAPES = ((1, 32, 32, 3), (2, 64, 96, 3), (1, 257, 191, 3))
 
+CONTRACT = {
+    "max_pixels": SPEC.max_pixels,
+    "min_side": SPEC.min_side,
+    "range": SPEC.range,
+    "preprocessing": "uint8 sRGB, upright, alpha over white; both sides halved by 2x2 means until "
+    "max_pixels is met; the graph does the rest",
+    "version": __version__,
+    PRECISION: "float32",
+}
+"""What every exported file says of itself."""
+
 
 def export_onnx(student: Student, path: Path, about: Mapping[str, Any]) -> float:
-    """Write `path` and `path.sha256`; return the largest difference from PyTorch, in MOS.
+    """Write `path` and `path.sha256`.
 
-    The graph takes `image`, uint8 [B, H, W, 3], all three sizes free, and gives `score`, float [B].
+    The graph takes `image`, uint8 [B, H, W, 3], all three sizes free, and gives the fields of
+    `Outputs`, in their order.
 
     Args:
-        about: JSON values kept in the file's metadata: the data, the recipe, the figures.
+        about: JSON values kept in the file's metadata beside `CONTRACT`: the data, the recipe, how
+            it was calibrated, the figures.
+
+    Returns:
+        the largest difference between PyTorch and ONNX Runtime in any output.
 
     Raises:
-        WeightsError: ONNX Runtime disagrees with PyTorch by more than `PARITY_TOLERANCE`.
+        WeightsError: it is more than `PARITY_TOLERANCE`.
     """
     student = student.eval()
     model = trace(student)
     strip_provenance(model)
-    contract = {"max_pixels": SPEC.max_pixels, "min_side": SPEC.min_side, "range": SPEC.range}
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps({**contract, **about}, sort_keys=True)
-    data = model.SerializeToString(deterministic=True)
-    difference = parity(student, data, path)
-    path.write_bytes(data)
-    checksum = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
-    path.with_name(path.name + ".sha256").write_text(checksum, "ascii")
+    set_metadata(model, {**CONTRACT, **about})
+    difference = parity(student, model.SerializeToString(), path)
+    write_graph(model, path)
     return difference
 
 
@@ -66,7 +84,7 @@ def trace(student: Student) -> onnx.ModelProto:
                 student,
                 (torch.zeros(2, 96, 128, 3, dtype=torch.uint8),),
                 input_names=["image"],
-                output_names=["score"],
+                output_names=list(Outputs._fields),
                 dynamic_shapes=({0: batch, 1: height, 2: width},),
                 opset_version=OPSET,
                 dynamo=True,
@@ -97,12 +115,13 @@ def parity(student: Student, model: bytes, path: Path) -> float:
     for shape in PARITY_SHAPES:
         images = generator.integers(0, 256, shape, dtype=np.uint8)
         with torch.inference_mode():
-            expected = student(torch.from_numpy(images)).numpy()
-        (actual,) = session.run(["score"], {"image": images})
-        worst = max(worst, float(np.abs(actual - expected).max()))
+            expected = student(torch.from_numpy(images))
+        actual = session.run(list(Outputs._fields), {"image": images})
+        for ours, theirs in zip(expected, actual, strict=True):
+            worst = max(worst, float(np.abs(ours.numpy() - theirs).max()))
     if not worst <= PARITY_TOLERANCE:
         raise WeightsError(
-            f"{path}: ONNX Runtime is {worst:.4f} MOS away from PyTorch, more than "
+            f"{path}: ONNX Runtime is {worst:.4f} away from PyTorch, more than "
             f"{PARITY_TOLERANCE}; the export is wrong, keep the old file"
         )
     return worst
@@ -112,10 +131,11 @@ def load_student(path: Path) -> tuple[Student, bool]:
     """A student with the weights of a student's .onnx, or with a pretrained backbone only.
 
     Args:
-        path: an .onnx written by `export_onnx`, or torchvision's MobileNetV2 as .safetensors.
+        path: a float32 .onnx written by `export_onnx`, or torchvision's MobileNetV2 as
+            .safetensors.
 
     Returns:
-        the student, and whether its regressor is fresh, that is, was not in the file.
+        the student, and whether its heads are fresh, that is, were not in the file.
 
     Raises:
         WeightsNotFoundError, WeightsChecksumError, WeightsError: about the file.
@@ -123,24 +143,37 @@ def load_student(path: Path) -> tuple[Student, bool]:
     student = Student().eval()
     state = read_state(path)
     load_backbone(student, state, str(path))
-    rest = {key for key in student.state_dict() if not key.startswith("features.")}
-    fresh = not rest <= state.keys()
+    heads = {key for key in student.state_dict() if not key.startswith("features.")}
+    fresh = path.suffix == ".safetensors"
     if not fresh:
-        student.load_state_dict({key: state[key] for key in rest}, strict=False)
+        if missing := heads - state.keys():
+            raise WeightsError(
+                f"{path} was made by an older version: it scores, but training cannot go on from "
+                f"it, since {min(missing)} and more are missing; start from a newer student or "
+                "from MobileNetV2 as .safetensors"
+            )
+        student.load_state_dict({key: state[key] for key in heads}, strict=False)
     return student, fresh
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors in a weights file; BatchNorm folded."""
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    model = read_float_graph(path)
+    return {
+        name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
+        for name, tensor in tensors(model).items()
+    }
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    import safetensors.torch
+
     data, _ = read_verified(path)
     try:
-        if path.suffix == ".safetensors":
-            import safetensors.torch
-
-            return fold_batch_norm(safetensors.torch.load(data))
-        tensors = onnx.load_model_from_string(data).graph.initializer
-        return {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in tensors}
-    except Exception as error:  # protobuf and safetensors raise their own kinds
+        return fold_batch_norm(safetensors.torch.load(data))
+    except Exception as error:  # safetensors raises its own kind
         raise WeightsError(
             f"{path} holds no weights that can be read ({' '.join(str(error).split())}); give a "
             "student's .onnx or a .safetensors"

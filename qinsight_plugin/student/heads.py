@@ -148,7 +148,8 @@ def level_probabilities(mos: Tensor, spread: Tensor) -> Tensor:
     excess = spread[:, None] * density + distance * below
     above = excess[:, :-1] - excess[:, 1:]
     one = torch.ones_like(above[:, :1])
-    return torch.cat([one, above], 1) - torch.cat([above, one - one], 1)
+    # Rounding may leave a level that is as good as impossible a hair under 0.
+    return torch.relu(torch.cat([one, above], 1) - torch.cat([above, one - one], 1))
 
 
 def name_distortions(at_least: Tensor) -> tuple[Tensor, Tensor]:

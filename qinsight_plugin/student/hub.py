@@ -154,19 +154,13 @@ class HubStudent(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.features = nn.Sequential(backbone)
+        self.backbone = backbone
         self.config = backbone.model.config  # optimum's exporter looks for it here
         with torch.no_grad():
             stem = self.stem(torch.zeros(1, *PROBE, 3, dtype=torch.uint8))
         self.stem_channels = stem.feature_map.shape[1]
         self.stem_shallow = stem.shallow.shape[1]
         self.heads = JudgingHeads(self.stem_shallow + 2 * self.stem_channels, self.stem_channels)
-
-    @property
-    def backbone(self) -> Backbone:
-        backbone = self.features[0]
-        assert isinstance(backbone, Backbone)
-        return backbone
 
     def stem(self, images: Tensor) -> StemOutput:
         """images: uint8 [B, H, W, 3], H and W at least 32.
@@ -175,11 +169,25 @@ class HubStudent(nn.Module):
             the backbone's output, and the mean and deviation of the picture's own channels and of
             the states that `Backbone` takes from lower down.
         """
-        *earlier, feature_map = self.features(images)
+        *earlier, feature_map = self.backbone(images)
         pixels = images.float().permute(0, 3, 1, 2) / 127.5 - 1.0
         return StemOutput(
             feature_map, torch.cat([mean_and_deviation(x) for x in (pixels, *earlier)], 1)
         )
+
+    @property
+    def tail_features(self) -> nn.Module:
+        """The blocks that training changes: none."""
+        return nn.Identity()
+
+    def stem_state(self) -> dict[str, Tensor]:
+        """The weights, and the preprocessing, that decide what `stem` makes of a picture."""
+        state: dict[str, Tensor] = self.backbone.state_dict()
+        return state
+
+    def draw_map(self, feature_map: Tensor) -> Tensor:
+        """The quality map [B, h, w] of a stem's feature map [B, C, h, w]."""
+        return self.heads.draw_map(feature_map)
 
     def describe(self, stem: StemOutput) -> tuple[Tensor, Tensor]:
         """The pooled description [B, width] of the picture, and the features of its map."""

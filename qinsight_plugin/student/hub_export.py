@@ -6,17 +6,14 @@ optimum-onnx wants transformers below 4.58: the extra `optimum` has an environme
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, cast
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -24,20 +21,22 @@ from torch import Tensor, nn
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError, WeightsError
 from qinsight_plugin.records import Pixels
-from qinsight_plugin.scorers.student import METADATA_KEY, SPEC, open_session, read_verified
-from qinsight_plugin.student.export import (
-    OPSET,
-    PARITY_SHAPES,
-    PARITY_TOLERANCE,
-    strip_provenance,
+from qinsight_plugin.student.export import CONTRACT, OPSET, parity, strip_provenance
+from qinsight_plugin.student.graph import (
+    PRECISION,
+    metadata,
+    read_graph,
+    set_metadata,
+    write_graph,
 )
 from qinsight_plugin.student.heads import Outputs
 from qinsight_plugin.student.hub import HubStudent, one_line, quiet_transformers
+from qinsight_plugin.student.quantize import LEAST_PICTURES
 
 Axes: TypeAlias = dict[str, dict[int, str]]
 """Of each input or output, the names of the axes whose sizes stay free."""
 
-BACKBONE_NODES = "/features/features.0/model/"
+BACKBONE_NODES = "/backbone/model/"
 """How the names of the backbone's nodes begin in the graph."""
 
 QUANTISED_OPERATORS = ["Conv", "Gemm", "MatMul", "Relu", "Clip", "MaxPool"]
@@ -64,12 +63,17 @@ def export_hub_onnx(student: HubStudent, path: Path, about: Mapping[str, Any]) -
     student = student.eval()
     model = trace(student, path)
     strip_provenance(model)
-    contract = {"max_pixels": SPEC.max_pixels, "min_side": SPEC.min_side, "range": SPEC.range}
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps({**contract, **about}, sort_keys=True)
-    data = model.SerializeToString(deterministic=True)
-    difference = parity(student, data, path)
-    write_with_checksum(path, data)
+    set_metadata(model, {**CONTRACT, **about})
+    try:
+        difference = parity(cast(Any, student), model.SerializeToString(), path)
+    except WeightsError:
+        raise
+    except Exception as error:  # shapes that differ, or onnxruntime's own kinds
+        raise WeightsError(
+            f"{path}: the graph does not take pictures of every size ({one_line(error)}); choose "
+            "another backbone"
+        ) from error
+    write_graph(model, path)
     return difference
 
 
@@ -123,6 +127,8 @@ def padded_as_tensorflow_does(features: Tensor, conv: nn.Conv2d) -> Tensor:
 
     transformers' own turns the size into a number, which tracing then takes for a constant.
     """
+    if conv.kernel_size == (1, 1):
+        return features  # a node that pads by nothing costs a copy
     pads: list[Any] = []
     for axis in (1, 0):  # torch pads the last axis first
         stride, kernel = conv.stride[axis], conv.kernel_size[axis]
@@ -133,69 +139,65 @@ def padded_as_tensorflow_does(features: Tensor, conv: nn.Conv2d) -> Tensor:
     return nn.functional.pad(features, pads)
 
 
-def parity(student: HubStudent, model: bytes, path: Path) -> float:
-    session = open_session(path, model, "cpu")
-    generator = np.random.default_rng(0)
-    worst = 0.0
-    for shape in PARITY_SHAPES:
-        images = generator.integers(0, 256, shape, dtype=np.uint8)
-        with torch.inference_mode():
-            expected = student(torch.from_numpy(images))
-        try:
-            actual = session.run(list(Outputs._fields), {"image": images})
-        except Exception as error:  # onnxruntime's own errors share no base class
-            raise WeightsError(
-                f"{path}: the graph does not take a picture of {shape[2]}x{shape[1]} "
-                f"({one_line(error)}); choose a backbone that takes any size"
-            ) from error
-        for ours, theirs in zip(expected, actual, strict=True):
-            same_shape = ours.shape == theirs.shape
-            worst = max(worst, float(np.abs(ours.numpy() - theirs).max()) if same_shape else np.inf)
-    if not worst <= PARITY_TOLERANCE:
-        raise WeightsError(
-            f"{path}: ONNX Runtime is {worst:.4f} away from PyTorch, more than "
-            f"{PARITY_TOLERANCE}; the export is wrong, choose another backbone"
-        )
-    return worst
-
-
-def quantise_hub_onnx(source: Path, out: Path, pictures: Sequence[Pixels]) -> None:
+def hub_to_int8(
+    source: Path, out: Path, pictures: Sequence[Pixels], *, reduce_range: bool = False
+) -> None:
     """Write `out` and `out.sha256`: the backbone in int8, heads and statistics in float.
 
-    Static, in QDQ form: activations uint8 with the ranges that the pictures show (min-max),
-    weights int8 per channel. Without VNNI such products saturate: measure the file where it is to
-    run. Convolutions with ReLU gain; networks with GELU may get slower.
+    optimum's static quantisation, in QDQ form: activations uint8 with the ranges that the pictures
+    show, weights int8 per channel. Convolutions with ReLU gain; networks with GELU may get slower.
 
     Args:
         source: written by `export_hub_onnx`.
-        pictures: uint8 [H, W, 3] each, as the scorer is to see; 50 to 200 varied ones will do.
+        pictures: uint8 [H, W, 3] each, as varied as what is to be scored: where those go beyond
+            the ranges that these show, they are clipped.
+        reduce_range: weights of 7 bits, for CPUs without VNNI; less exact.
 
     Raises:
         MissingExtraError: optimum is not installed.
-        ConfigError: there are no pictures.
+        ConfigError: there are fewer pictures than `quantize.LEAST_PICTURES`.
         WeightsNotFoundError, WeightsChecksumError, WeightsError: about the source.
     """
-    if not pictures:
-        raise ConfigError(f"int8 for {source} needs pictures to calibrate on; give at least one")
-    ort = require_optimum("optimum.onnxruntime", purpose="int8")
+    if len(pictures) < LEAST_PICTURES:
+        raise ConfigError(
+            f"{len(pictures)} pictures are too few to calibrate int8; give {LEAST_PICTURES} at "
+            "least, better 64 or more"
+        )
+    model = read_graph(source)
+    about = metadata(model)
+    nodes = [node.name for node in model.graph.node if node.name.startswith(BACKBONE_NODES)]
+    if not nodes or about.get(PRECISION) != "float32":
+        raise WeightsError(
+            f"{source} is no float32 student on a hub backbone; give one that fit --backbone made"
+        )
+    quantised = quantise(model, nodes, pictures, reduce_range)
+    calibration = {"pictures": len(pictures), "ranges": "min-max", "reduce_range": reduce_range}
+    made = {PRECISION: "int8", "made_from": source.name, "int8": calibration}
+    set_metadata(quantised, {**about, **made})
+    write_graph(quantised, out)
+
+
+def quantise(
+    model: onnx.ModelProto, nodes: list[str], pictures: Sequence[Pixels], reduce_range: bool
+) -> onnx.ModelProto:
+    """optimum's static quantisation of these nodes."""
+    ort = require_optimum("optimum.onnxruntime", purpose="quantising a hub student")
     from onnxruntime.quantization import CalibrationMethod, QuantFormat
     from optimum.onnxruntime.configuration import CalibrationConfig
     from transformers import PretrainedConfig
 
-    data, _ = read_verified(source)
-    model = onnx.load_model_from_string(data)
-    names = [node.name for node in model.graph.node if node.name.startswith(BACKBONE_NODES)]
     recipe = ort.QuantizationConfig(
         is_static=True,
         format=QuantFormat.QDQ,
         per_channel=True,
-        nodes_to_quantize=names,
+        reduce_range=reduce_range,
+        nodes_to_quantize=nodes,
         operators_to_quantize=QUANTISED_OPERATORS,
     )
     ranges = CalibrationConfig("pictures", "", "", len(pictures), CalibrationMethod.MinMax)
     with tempfile.TemporaryDirectory() as folder, quiet():
         file = Path(folder) / "student.onnx"
-        file.write_bytes(data)
+        onnx.save(model, file)
         quantizer = ort.ORTQuantizer(file, PretrainedConfig())
         found = quantizer.fit(
             [{"image": picture} for picture in pictures],
@@ -204,14 +206,7 @@ def quantise_hub_onnx(source: Path, out: Path, pictures: Sequence[Pixels]) -> No
             QUANTISED_OPERATORS,
         )
         quantizer.quantize(recipe, folder, "int8", found)
-        quantised = onnx.load(Path(folder) / "student_int8.onnx")
-    write_with_checksum(out, quantised.SerializeToString(deterministic=True))
-
-
-def write_with_checksum(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-    checksum = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
-    path.with_name(path.name + ".sha256").write_text(checksum, "ascii")
+        return onnx.load(Path(folder) / "student_int8.onnx")
 
 
 def require_optimum(module: str, purpose: str) -> Any:

@@ -22,6 +22,16 @@ FROM_IMAGENET = RECIPES / "shipped.toml"
 FROM_STUDENT = RECIPES / "own.toml"
 """What adapts a trained student to some hundreds of pictures of one's own."""
 
+LIMITS: dict[str, tuple[float, float]] = {
+    "probe": (0, 1),
+    "averaging": (0, 1),
+    "good": (0, 1),
+    "validation": (0, 0.5),
+    "batch": (1, 4096),
+    "crop": (1, 4096),
+}
+"""Lowest and highest values, where they are not 0 and any number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -108,6 +118,8 @@ def setting(path: Path, name: str, value: Any, kind: Any) -> Any:
     if not (whole or (kind == "float" and isinstance(value, float))):
         expected = "a number" if kind == "float" else "a whole number"
         raise ConfigError(f"the recipe {path}: {name} must be {expected}, not {value!r}")
-    if not 0 <= value < float("inf"):
-        raise ConfigError(f"the recipe {path}: {name} must be finite and not negative")
+    low, high = LIMITS.get(name, (0, sys.float_info.max))
+    if not low <= value <= high:
+        limits = f"from {low} to {high}" if name in LIMITS else "finite and not negative"
+        raise ConfigError(f"the recipe {path}: {name} must be {limits}, not {value}")
     return float(value) if kind == "float" else value

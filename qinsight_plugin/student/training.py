@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.errors import ConfigError, LabelsError
 from qinsight_plugin.evaluate import Agreement, Estimate, evaluate
 from qinsight_plugin.labels import Labels, held_out
 from qinsight_plugin.pairs import Pairs
 from qinsight_plugin.student.cache import StemCache
-from qinsight_plugin.student.calibrate import calibrate, predict
+from qinsight_plugin.student.calibrate import calibrate, predict, score_all
 from qinsight_plugin.student.families import Family, cache_families
 from qinsight_plugin.student.fit import OnStep, TrainingData, fit
 from qinsight_plugin.student.network import Student
@@ -112,11 +111,16 @@ class Trainer:
         self.on_step = on_step
         self.cache = StemCache(job.work / "stem", self.student)
 
+    def close(self) -> None:
+        """Let go of the files in the work folder."""
+        self.cache.close()
+
     def on_ratings(self) -> Trained:
         """Learn from the job's sets.
 
         Raises:
             ImageError, LabelsError: a picture cannot be used.
+            LabelsError: too few pictures are left to learn from, or to measure on.
         """
         job, recipe = self.job, self.job.recipe
         parts = [
@@ -124,21 +128,23 @@ class Trainer:
             for rated in job.sets
         ]
         own = parts[0]
-        rated = self.read(zip(job.sets, [part.train for part in parts], strict=True))
         enough = len(own.validation) >= LEAST_TO_CALIBRATE
         calibration = own.validation if enough else own.train + own.validation
         held_back = self.read([(job.sets[0], calibration)], jitter=False)
         held_out = self.read([(job.sets[0], own.test)], jitter=False)
+        # Also of a student that is fresh: what cannot be measured on is better known now.
+        before = self.agreement(self.student, held_out) if len(held_out) else None
+        rated = self.read(zip(job.sets, [part.train for part in parts], strict=True))
+        rated = without(rated, [held_out, held_back] if enough else [held_out])
         good = best_of(job.sets[0], own.train, recipe.good)
         data = TrainingData(self.cache, rated, self.families(good))
         trained = self.fit(data)
         calibrate(trained, self.cache, held_back)
         figures: dict[str, tuple[Estimate | None, Estimate]] = {}
-        if len(held_out):
+        if before is not None:
             after = self.agreement(trained, held_out)
-            before = None if self.fresh else self.agreement(self.student, held_out)
             for name in ("srcc", "plcc", "rmse"):
-                start = None if before is None else getattr(before, name)
+                start = None if self.fresh else getattr(before, name)
                 figures[name.upper()] = (start, getattr(after, name))
         counts = {
             "trained_on": len(rated),
@@ -163,14 +169,17 @@ class Trainer:
             )
         everything = Labels(pairs.paths, (3.0,) * len(pairs.paths))
         rated = self.read([(RatedSet(everything, ()), range(len(pairs.paths)))])
-        before, _ = predict(copy.deepcopy(self.student), self.cache, rated)
-        rated = dataclasses.replace(rated, mos=before)
+        before, spread = predict(self.student, self.cache, rated)
+        # How unsure the start was of a score, it stays.
+        rated = dataclasses.replace(rated, mos=before, variance=spread**2)
         train, test = split_pairs(pairs, self.job.hold_out, self.job.recipe.seed)
         # What order the start saw is not to be learnt again, only what its numbers mean.
         recipe = dataclasses.replace(self.job.recipe, plcc=0.0, fidelity=0.0, mse=PAIR_ANCHOR)
         trained = self.fit(TrainingData(self.cache, rated, self.families([]), train), recipe)
-        after, _ = predict(trained, self.cache, rated)
-        first, second = pair_accuracy(before, test), pair_accuracy(after, test)
+        first, second = (
+            pair_accuracy(score_all(student, self.cache, rated), test)
+            for student in (self.student, trained)
+        )
         figures = {} if second is None else {"accuracy": (first, second)}
         counts = {"trained_on": len(train), "calibrated_on": 0, "held_out": len(test)}
         return Trained(trained, figures, counts)
@@ -198,7 +207,16 @@ class Trainer:
         )
 
     def agreement(self, student: Student, rated: Rated) -> Agreement:
-        return evaluate(predict(copy.deepcopy(student), self.cache, rated)[0], rated.mos)
+        return evaluate(score_all(student, self.cache, rated), rated.mos)
+
+
+def without(rated: Rated, held: Sequence[Rated]) -> Rated:
+    """Less the pictures that were held back, by whichever set they came again."""
+    names = {views[0].key for part in held for views in part.views}
+    kept = [i for i, views in enumerate(rated.views) if views[0].key not in names]
+    columns = {f.name: getattr(rated, f.name) for f in dataclasses.fields(rated)}
+    del columns["views"]
+    return Rated([rated.views[i] for i in kept], **{k: v[kept] for k, v in columns.items()})
 
 
 def best_of(rated: RatedSet, rows: Sequence[int], share: float) -> list[Path]:
@@ -211,20 +229,34 @@ def best_of(rated: RatedSet, rows: Sequence[int], share: float) -> list[Path]:
 
 
 def split(rated: RatedSet, recipe: Recipe, hold_out: float) -> Parts:
-    """The labels' own `test` rows, near-duplicates of the others left out, and their `val` rows;
-    where they name none, clusters drawn at random."""
+    """The labels' own `test` rows, near-duplicates of the others left out, and their `val` rows,
+    near-duplicates of `train` left out; where they name none, clusters drawn at random.
+
+    Raises:
+        LabelsError: nothing is left to train on.
+    """
     labels = rated.labels
     splits = labels.split or ("train",) * len(labels.mos)
     rows: dict[str, list[int]] = {name: [] for name in ("train", "val", "test")}
     for i in rated.chosen:
         rows[splits[i]].append(i)
     rng = np.random.default_rng(recipe.seed)
-    train, test = rows["train"], list(held_out(labels)) if rows["test"] else []
-    if not test and hold_out > 0:
+    train, test = rows["train"], rows["test"]
+    if test:
+        test = sorted({*held_out(labels)}.intersection(test))
+    elif hold_out > 0:
         train, test = draw_clusters(labels, train, hold_out, rng)
     if rows["val"]:
-        return Parts(train, rows["val"], test)
-    train, validation = draw_clusters(labels, train, recipe.validation, rng)
+        names = labels.cluster or ("",) * len(labels.mos)
+        learnt = {names[i] for i in train} - {""}
+        validation = [i for i in rows["val"] if names[i] not in learnt]
+    else:
+        train, validation = draw_clusters(labels, train, recipe.validation, rng)
+    if not train:
+        raise LabelsError(
+            "labels: no picture is left to learn from once some are held back: near-duplicates "
+            "(dup_group) stay together, so add pictures of other things"
+        )
     return Parts(train, validation, test)
 
 

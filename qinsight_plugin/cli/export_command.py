@@ -1,0 +1,172 @@
+"""`qinsight export`: a student's other precisions, and whether they say the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from qinsight_plugin.records import Pixels
+    from qinsight_plugin.student.parity import Parity
+
+MOST_CALIBRATING = 128
+MOST_COMPARED = 50
+
+onnx_file = click.Path(dir_okay=False, path_type=Path)
+folder = click.Path(file_okay=False)
+
+
+@click.command("export")
+@click.argument("student", metavar="STUDENT.ONNX", type=onnx_file)
+@click.option("--fp16", type=onnx_file, help="Write it in half precision, for GPUs.")
+@click.option("--int8", type=onnx_file, help="Write it in 8 bits, for CPUs; needs --calibrate.")
+@click.option("--calibrate", type=folder, help="Pictures of all qualities, 64 or more, for --int8.")
+@click.option("--reduce-range", is_flag=True, help="With --int8, for CPUs without VNNI.")
+@click.option(
+    "--check", type=folder, help="Pictures to compare on.  [default: those of --calibrate]"
+)
+@click.option(
+    "--tensorrt",
+    is_flag=True,
+    help="Build TensorRT's engine now, of the --fp16 file if given.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON object.")
+def command(
+    student: Path,
+    fp16: Path | None,
+    int8: Path | None,
+    calibrate: str | None,
+    reduce_range: bool,
+    check: str | None,
+    tensorrt: bool,
+    as_json: bool,
+) -> None:
+    """Write a student in other precisions, and compare each file with PyTorch.
+
+    STUDENT.ONNX is a float32 file. All files are for --scorer student:FILE. The comparison shows
+    by how much scores differ in MOS, under ONNX Runtime and, for float32, OpenCV's own runner.
+
+    \b
+    Example:
+      qinsight export mine.onnx --fp16 mine-fp16.onnx
+      qinsight export mine.onnx --int8 mine-int8.onnx --calibrate photographs/
+    """
+    if not (fp16 or int8 or check or tensorrt):
+        raise click.UsageError("nothing to do: give --fp16, --int8, --check or --tensorrt")
+    if bool(int8) != bool(calibrate):
+        raise click.UsageError("--int8 and --calibrate need each other")
+    if reduce_range and not int8:
+        raise click.UsageError("--reduce-range is for --int8")
+    from qinsight_plugin._imports import require
+
+    made = [path for path in (fp16, int8) if path]
+    for path in made:
+        require_new(path, student)
+    for module in ("onnx", "onnxruntime"):
+        require(module, package=module, extra="export", purpose="exporting a student")
+    calibrating = read_pictures(calibrate, MOST_CALIBRATING) if calibrate else []
+    if fp16:
+        from qinsight_plugin.student.half import to_fp16
+
+        to_fp16(student, fp16)
+    if int8:
+        from qinsight_plugin.student.quantize import to_int8
+
+        to_int8(student, int8, calibrating, reduce_range=reduce_range)
+    compared = read_pictures(check, MOST_COMPARED) if check else calibrating[:MOST_COMPARED]
+    rows = compare(student, made, compared) if compared else []
+    if as_json:
+        click.echo(json.dumps({"parity": [dataclasses.asdict(row) for row in rows]}))
+    else:
+        for path in made:
+            click.echo(f"Wrote {path}, {path.stat().st_size / 1e6:.1f} MB.")
+        click.echo(table(rows) if rows else "Not compared with PyTorch: give pictures by --check.")
+    if tensorrt:
+        build_engine(fp16 or student)
+
+
+def require_new(path: Path, student: Path) -> None:
+    """What cannot be written is better known before than after the work."""
+    from qinsight_plugin.errors import ConfigError
+
+    if path.suffix != ".onnx":
+        raise click.UsageError(f"{path} must end in .onnx")
+    if path.resolve() == student.resolve():
+        raise ConfigError(f"{path} is the student itself; choose another name")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise ConfigError(f"{path.parent} is not a folder that can be written to; make it first")
+
+
+def read_pictures(name: str, most: int) -> list[Pixels]:
+    """Pictures spread evenly over the folder, as the scorer sees them; what cannot be read is
+    named on standard error and left out."""
+    from qinsight_plugin.cli.inputs import expand
+    from qinsight_plugin.decode import decode
+    from qinsight_plugin.errors import ImageError
+    from qinsight_plugin.examine import spaced
+    from qinsight_plugin.scorers.student import SPEC, windows
+
+    inputs = expand([name])
+    pictures = []
+    for index in spaced(len(inputs), most):
+        item = inputs[index]
+        try:
+            if item.error is not None:
+                raise item.error
+            image = decode(item.path, max_pixels=SPEC.max_pixels, min_side=SPEC.min_side)
+        except ImageError as error:
+            click.echo(f"Not used: {item.path}: {error}", err=True)
+        else:
+            pictures.append(windows(image.pixels, SPEC.max_pixels)[0])
+    return pictures
+
+
+def compare(student: Path, made: Sequence[Path], pictures: Sequence[Pixels]) -> list[Parity]:
+    from qinsight_plugin._imports import require
+
+    for module, package in (("torch", "torch"), ("scipy.stats", "scipy")):
+        require(module, package=package, extra="export", purpose="comparing files")
+    from qinsight_plugin.student.parity import parity_report
+
+    return parity_report(student, made, pictures)
+
+
+def table(rows: Sequence[Parity]) -> str:
+    width = max(len(row.file) for row in rows)
+    count = max(row.pictures for row in rows)
+    lines = [
+        f"Differences from PyTorch in MOS, {count} pictures",
+        f"{'file':<{width}}  {'runner':<20}     max     p95    mean    SRCC  odd sizes  map p95",
+    ]
+    for row in rows:
+        head = f"{row.file:<{width}}  {row.runner:<20}"
+        if row.note:
+            lines.append(f"{head}  {row.note}")
+            continue
+        score, local = row.outputs["score"], row.outputs["quality_map"]
+        srcc = "-" if row.srcc is None else f"{row.srcc:.4f}"
+        lines.append(
+            f"{head}  {score.maximum:6.4f}  {score.p95:6.4f}  {score.mean:6.4f}  {srcc:>6}"
+            f"  {row.odd:9.4f}  {local.p95:7.4f}"
+        )
+    return "\n".join(lines)
+
+
+def build_engine(file: Path) -> None:
+    """TensorRT's engine for the file, into the cache, by scoring one picture."""
+    import numpy as np
+
+    from qinsight_plugin.records import Image
+    from qinsight_plugin.scorers.student import StudentScorer
+    from qinsight_plugin.scorers.tensorrt import LIKELY_SHAPE, cache_folder
+
+    _, height, width = LIKELY_SHAPE
+    grey = Image(np.full((height, width, 3), 128, np.uint8), "<grey>", width, height)
+    StudentScorer(file, "tensorrt").score([grey])
+    click.echo(f"Built the engine of {file}; it is kept in {cache_folder()}.", err=True)

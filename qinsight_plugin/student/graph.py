@@ -1,0 +1,121 @@
+"""A student's ONNX file as a graph: read, walked, changed and written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto
+
+from qinsight_plugin.errors import WeightsError
+from qinsight_plugin.scorers.student import METADATA_KEY, read_verified
+
+PRECISION = "precision"
+"""Key in a student's metadata: "float32" (where it is missing too), "float16" or "int8"."""
+
+
+def read_graph(path: Path) -> ModelProto:
+    """The graph of a student's .onnx, whatever its precision.
+
+    Raises:
+        WeightsNotFoundError, WeightsChecksumError, WeightsError: about the file.
+    """
+    data, _ = read_verified(path)
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's own kinds
+        raise WeightsError(
+            f"{path} is no ONNX model ({' '.join(str(error).split())}); give a student's .onnx"
+        ) from error
+    if not metadata(model):
+        raise WeightsError(f"{path} is not a qinsight student; make one with qinsight fit")
+    return model
+
+
+def read_float_graph(path: Path) -> ModelProto:
+    """The graph of a float32 student: what training goes on from, and other precisions are made of.
+
+    Raises:
+        WeightsNotFoundError, WeightsChecksumError, WeightsError: about the file; also where it has
+            been converted already, or has no MobileNetV2.
+    """
+    model = read_graph(path)
+    precision = metadata(model).get(PRECISION, "float32")
+    if precision != "float32":
+        raise WeightsError(
+            f"{path} is {precision}; start from the float32 file that it was made from"
+        )
+    if not backbone_nodes(model):
+        raise WeightsError(f"{path} has none of MobileNetV2's features; give a student made by fit")
+    return model
+
+
+def metadata(model: ModelProto) -> dict[str, Any]:
+    """What the package keeps in a student's file; empty for other models."""
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            values: dict[str, Any] = json.loads(entry.value)
+            return values
+    return {}
+
+
+def set_metadata(model: ModelProto, values: dict[str, Any]) -> None:
+    """Replace it; other entries of the file are dropped."""
+    del model.metadata_props[:]
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(values, sort_keys=True))
+
+
+def write_graph(model: ModelProto, path: Path) -> None:
+    """Write the file, and its checksum beside it in the form that `sha256sum -c` reads."""
+    data = model.SerializeToString(deterministic=True)
+    path.write_bytes(data)
+    checksum = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
+    path.with_name(path.name + ".sha256").write_text(checksum, "ascii")
+
+
+def backbone_nodes(model: ModelProto) -> list[NodeProto]:
+    """The convolutions of `features.*` with their activations and shortcuts, in order.
+
+    Known by the names of the weights, which are those of the PyTorch state dict; the exporter's
+    names of nodes change from version to version.
+    """
+    convolved: set[str] = set()
+    inside: set[str] = set()
+    found: list[NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1].startswith("features."):
+            convolved.update(node.output)
+        elif not (
+            (node.op_type == "Clip" and node.input[0] in convolved)
+            or (node.op_type == "Add" and inside.issuperset(node.input))
+        ):
+            continue
+        inside.update(node.output)
+        found.append(node)
+    return found
+
+
+def tensors(model: ModelProto) -> dict[str, TensorProto]:
+    """The initializers by name."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def replace_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:
+    """Make these, in this order, the graph's nodes; drop those of which nothing comes, and what
+    was known of shapes."""
+    needed = {output.name for output in model.graph.output}
+    kept = []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    left = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+    weights = [TensorProto.FromString(tensor.SerializeToString()) for tensor in left]
+    for field, items in (("node", copies), ("initializer", weights)):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(items)
+    model.graph.ClearField("value_info")

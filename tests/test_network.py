@@ -1,0 +1,94 @@
+"""The student network: its arithmetic against PyTorch's and numpy's, its shapes as documented."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from qinsight_plugin.errors import WeightsError
+from qinsight_plugin.student.network import (
+    Student,
+    fold_batch_norm,
+    load_backbone,
+    mean_and_deviation,
+)
+
+from .conftest import Pixels
+from .toy import toy_student
+
+
+@pytest.fixture(scope="module")
+def student() -> Student:
+    return toy_student()
+
+
+def test_batch_norm_is_folded_as_pytorch_computes_it() -> None:
+    """A convolution and a BatchNorm of PyTorch, under torchvision's key names."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8)
+    unfolded = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), norm)).eval()
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        assert tensor is not None
+        tensor.uniform_(0.5, 2.0)
+    folded = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3)))
+    folded.load_state_dict(fold_batch_norm(unfolded.state_dict()))
+    x = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(folded(x), unfolded(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_backbone_with_tensors_missing_is_refused_by_name(student: Student) -> None:
+    state = student.state_dict()
+    del state["features.3.conv.2.bias"]
+    with pytest.raises(WeightsError, match=r"w\.safetensors is no MobileNetV2 1\.0: 1 tensors"):
+        load_backbone(Student(), state, "w.safetensors")
+
+
+def test_a_backbone_of_another_width_is_refused(student: Student) -> None:
+    state = student.state_dict()
+    state["features.3.conv.2.bias"] = torch.zeros(5)
+    with pytest.raises(WeightsError, match=r"w\.onnx does not fit the student: .*size mismatch"):
+        load_backbone(Student(), state, "w.onnx")
+
+
+def test_mean_and_deviation_are_numpys(student: Student) -> None:
+    x = np.random.default_rng(0).normal(100, 3, (2, 3, 5, 7)).astype(np.float32)
+    pooled = mean_and_deviation(torch.from_numpy(x)).numpy()
+    assert pooled[:, :3] == pytest.approx(x.mean((2, 3)), rel=1e-5)
+    assert pooled[:, 3:] == pytest.approx(x.std((2, 3)), rel=1e-4)
+
+
+@settings(max_examples=8)
+@given(st.integers(32, 100), st.integers(32, 100))
+def test_pictures_of_any_size_have_the_documented_shapes(height: int, width: int) -> None:
+    student = toy_student()
+    images = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        stem = student.stem(images)
+        outputs = student(images)
+    cells = (math.ceil(height / 16), math.ceil(width / 16))
+    assert stem.feature_map.shape == (1, student.stem_channels, *cells)
+    assert stem.shallow.shape == (1, student.stem_shallow)
+    cells = (math.ceil(height / 32), math.ceil(width / 32))
+    assert outputs.quality_map.shape == (1, *cells)
+    assert 1 <= outputs.score.item() <= 5
+
+
+def test_a_picture_scores_alike_alone_and_in_a_batch(student: Student, astronaut: Pixels) -> None:
+    images = torch.from_numpy(np.stack([astronaut[:64, :96], astronaut[200:264, 100:196]]))
+    with torch.inference_mode():
+        together, alone = student(images), student(images[1:])
+    for batch, one in zip(together, alone, strict=True):
+        torch.testing.assert_close(batch[1:], one, rtol=1e-4, atol=1e-5)
+
+
+def test_the_map_of_a_stem_is_the_map_of_its_picture(student: Student, astronaut: Pixels) -> None:
+    image = torch.from_numpy(astronaut[None, :64, :96].copy())
+    with torch.inference_mode():
+        drawn = student.draw_map(student.stem(image).feature_map)
+        torch.testing.assert_close(drawn, student(image).quality_map)
