@@ -223,7 +223,7 @@ def foresight(
     correlations = [rank_correlation(spread[draw], error[draw]) for draw in draws]
 
     def estimate(value: float, sample: npt.ArrayLike) -> Estimate:
-        low, high = np.quantile(sample, [0.025, 0.975])
+        low, high = np.quantile(np.asarray(sample), [0.025, 0.975])
         return Estimate(value, float(low), float(high))
 
     return Foresight(

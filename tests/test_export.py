@@ -23,7 +23,7 @@ from PIL import Image as PILImage
 from qinsight_plugin.errors import ConfigError, ImageTooLargeError, WeightsError
 from qinsight_plugin.records import Image
 from qinsight_plugin.scorers import tensorrt
-from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS, StudentScorer
+from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS, SPEC, StudentScorer
 from qinsight_plugin.student.export import export_onnx, load_student, read_state
 from qinsight_plugin.student.graph import (
     metadata,
@@ -240,17 +240,18 @@ def test_every_kind_of_file_scores_with_all_its_outputs(
 
 @pytest.mark.parametrize("turned", [False, True], ids=["across", "down"])
 def test_a_strip_has_the_maps_of_its_windows_side_by_side(float32: Path, turned: bool) -> None:
-    strip = np.ascontiguousarray(np.tile(skimage.data.chelsea()[:40, :400], (1, 40, 1)))
-    halves = strip[:, :8000], strip[:, 8000:]
+    strip = np.tile(skimage.data.chelsea()[:40, :400], (1, 40, 1))
+    pictures = [strip, strip[:, :8000], strip[:, 8000:]]
     if turned:
-        strip, *halves = (np.ascontiguousarray(a.transpose(1, 0, 2)) for a in (strip, *halves))
-    scorer = StudentScorer(float32)
-    assert 1 < strip.size / 3 / 600_000 < 2
-    (whole,) = scorer.score([as_image(strip)])
-    parts = scorer.score([as_image(np.ascontiguousarray(half)) for half in halves])
-    maps = [part.quality_map for part in parts]
-    assert all(local is not None for local in maps)
-    np.testing.assert_allclose(whole.quality_map, np.concatenate(maps, axis=1 - turned), atol=1e-5)
+        pictures = [picture.transpose(1, 0, 2) for picture in pictures]
+    assert SPEC.max_pixels is not None
+    assert 1 < 40 * 16000 / SPEC.max_pixels < 2
+    whole, *parts = StudentScorer(float32).score([as_image(picture) for picture in pictures])
+    maps = [part.quality_map for part in parts if part.quality_map is not None]
+    assert whole.quality_map is not None
+    assert len(maps) == 2
+    joined = np.concatenate(maps, axis=1 - turned)
+    np.testing.assert_allclose(whole.quality_map, joined, atol=1e-5)
     assert whole.value == pytest.approx(np.mean([part.value for part in parts]), abs=1e-5)
 
 

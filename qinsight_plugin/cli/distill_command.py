@@ -17,6 +17,7 @@ from qinsight_plugin.cli.training_options import (
     pictures_in,
     read_start,
     require_trainable,
+    start_name,
     trainer_of,
     training_options,
 )
@@ -73,6 +74,7 @@ def command(
     hold_out: float,
     out: Path,
     init: Path | None,
+    backbone: str | None,
     recipe: Path | None,
     pristine: Path | None,
     work: Path | None,
@@ -92,7 +94,7 @@ def command(
     require_trainable(out)
     if labels_csv is None and (images or scale):
         raise click.UsageError("--images and --scale are about --labels, which is not given")
-    student, fresh, settings = read_start(init, recipe, **changes)
+    student, fresh, settings = read_start(init, backbone, recipe, **changes)
     human = read_sets([labels_csv], [images], [scale]) if labels_csv else []
     kept = answers or out.with_name(out.name + ".answers.parquet")
     taught = ask(teacher, paths, samples, kept)
@@ -100,7 +102,8 @@ def command(
     job = Job([*human, taught], settings, where, pictures_in(pristine), hold_out)
     with closing(trainer_of(job, student, fresh)) as trainer:
         trained = trainer.on_ratings()
-    finish(job, trained, out, work is not None, teacher=teacher, samples=samples)
+    start = start_name(init, backbone)
+    finish(job, trained, out, work is not None, teacher=teacher, samples=samples, **start)
 
 
 def ask(teacher: str, paths: tuple[str, ...], samples: int, kept: Path) -> RatedSet:

@@ -93,7 +93,8 @@ def command(
     else:
         agreement = agreement_by_group(scores, mos, groups)
     stated = [report.score.uncertainty for i in kept if (report := reports[i]).score]
-    sure = None if None in stated else foresight(scores, stated, mos)
+    known = [uncertainty for uncertainty in stated if uncertainty is not None]
+    sure = foresight(scores, known, mos) if len(known) == len(kept) else None
     show(agreement, calibration(scores, mos), sure, as_json)
     if plot is not None:
         scatter_plot(scores, mos, plot, title=f"{scorer} on {Path(labels_csv).name}", groups=groups)

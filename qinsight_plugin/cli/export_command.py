@@ -76,9 +76,7 @@ def command(
 
         to_fp16(student, fp16)
     if int8:
-        from qinsight_plugin.student.quantize import to_int8
-
-        to_int8(student, int8, calibrating, reduce_range=reduce_range)
+        write_int8(student, int8, calibrating, reduce_range)
     compared = read_pictures(check, MOST_COMPARED) if check else calibrating[:MOST_COMPARED]
     rows = compare(student, made, compared) if compared else []
     if as_json:
@@ -89,6 +87,19 @@ def command(
         click.echo(table(rows) if rows else "Not compared with PyTorch: give pictures by --check.")
     if tensorrt:
         build_engine(fp16 or student)
+
+
+def write_int8(student: Path, out: Path, pictures: Sequence[Pixels], reduce_range: bool) -> None:
+    """By our own quantiser, or by optimum where the student stands on a hub backbone."""
+    from qinsight_plugin.student.graph import metadata, read_graph
+    from qinsight_plugin.student.quantize import to_int8
+
+    if metadata(read_graph(student)).get("backbone"):
+        from qinsight_plugin.student.hub_export import hub_to_int8
+
+        hub_to_int8(student, out, pictures, reduce_range=reduce_range)
+    else:
+        to_int8(student, out, pictures, reduce_range=reduce_range)
 
 
 def require_new(path: Path, student: Path) -> None:

@@ -16,6 +16,7 @@ from qinsight_plugin.cli.training_options import (
     pictures_in,
     read_start,
     require_trainable,
+    start_name,
     trainer_of,
     training_options,
 )
@@ -57,6 +58,7 @@ def command(
     hold_out: float,
     out: Path,
     init: Path | None,
+    backbone: str | None,
     recipe: Path | None,
     pristine: Path | None,
     work: Path | None,
@@ -81,7 +83,7 @@ def command(
 
     require_trainable(out)
     folders = one_each("--images", images, labels_csv)
-    student, fresh, settings = read_start(init, recipe, **changes)
+    student, fresh, settings = read_start(init, backbone, recipe, **changes)
     job = Job(
         (), settings, work or out.with_name(out.name + ".work"), pictures_in(pristine), hold_out
     )
@@ -98,7 +100,7 @@ def command(
         with closing(trainer_of(job, student, fresh)) as trainer:
             trained = trainer.on_ratings()
     names = [Path(path).name for path in labels_csv]
-    finish(job, trained, out, work is not None, init=init.name if init else "shipped", labels=names)
+    finish(job, trained, out, work is not None, labels=names, **start_name(init, backbone))
 
 
 def read_sets(

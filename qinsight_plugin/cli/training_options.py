@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from qinsight_plugin.student.network import Student
+    from qinsight_plugin.student.network import AnyStudent
     from qinsight_plugin.student.recipe import Recipe
     from qinsight_plugin.student.training import Job, Trained, Trainer
 
@@ -26,6 +26,12 @@ OPTIONS = (
         type=FILE,
         help="Start from a student's .onnx, or from MobileNetV2 as .safetensors (torchvision's key "
         "names).  [default: the shipped student]",
+    ),
+    click.option(
+        "--backbone",
+        metavar="hf:NAME",
+        help="Stand a new student on a vision backbone of the Hugging Face hub, or of a folder, "
+        "that stays as it is; needs the extra `optimum`.",
     ),
     click.option(
         "--recipe",
@@ -76,14 +82,22 @@ def require_trainable(out: Path) -> None:
 
 
 def read_start(
-    init: Path | None, recipe: Path | None, **changes: float | None
-) -> tuple[Student, bool, Recipe]:
+    init: Path | None, backbone: str | None, recipe: Path | None, **changes: float | None
+) -> tuple[AnyStudent, bool, Recipe]:
     """The student to start from, whether it is fresh, and the recipe that suits it."""
     from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
     from qinsight_plugin.student.export import load_student
     from qinsight_plugin.student.recipe import FROM_IMAGENET, FROM_STUDENT, read_recipe
 
-    student, fresh = load_student(init or SHIPPED_WEIGHTS)
+    student: AnyStudent
+    if backbone is not None:
+        if init is not None:
+            raise click.UsageError("--init and --backbone are two ways to start; give one")
+        from qinsight_plugin.student.hub import HubStudent, load_hub_backbone
+
+        student, fresh = HubStudent(load_hub_backbone(backbone)), True
+    else:
+        student, fresh = load_student(init or SHIPPED_WEIGHTS)
     suited = FROM_IMAGENET if fresh else FROM_STUDENT
     return student, fresh, read_recipe(recipe or suited, **changes)
 
@@ -109,7 +123,7 @@ def pictures_in(folder: Path | None) -> list[Path]:
     return [Path(item.path) for item in found]
 
 
-def trainer_of(job: Job, student: Student, fresh: bool) -> Trainer:
+def trainer_of(job: Job, student: AnyStudent, fresh: bool) -> Trainer:
     """A trainer that says how far it is, and tells the plugins."""
     from qinsight_plugin.plugins import default_host
     from qinsight_plugin.student.training import Trainer
@@ -134,14 +148,31 @@ def trainer_of(job: Job, student: Student, fresh: bool) -> Trainer:
     return Trainer(student, job, fresh=fresh, on_cached=on_cached, on_step=on_step)
 
 
+def start_name(init: Path | None, backbone: str | None) -> dict[str, str]:
+    """What the file's metadata says of the start; of a folder its name only."""
+    if backbone is None:
+        return {"init": init.name if init else "shipped"}
+    place = Path(backbone.removeprefix("hf:"))
+    return {"backbone": place.name if place.is_dir() else str(place)}
+
+
 def finish(job: Job, trained: Trained, out: Path, keep_work: bool, **about: Any) -> None:
     """Say what became of it, write the file, clear up."""
     from qinsight_plugin import __version__
-    from qinsight_plugin.student.export import export_onnx
+    from qinsight_plugin.student.network import Student
 
     recipe = dataclasses.asdict(job.recipe)
     notes = {"version": __version__, "recipe": recipe, **trained.counts, **about}
-    difference = export_onnx(trained.student, out, notes)
+    if isinstance(trained.student, Student):
+        from qinsight_plugin.student.export import export_onnx
+
+        difference = export_onnx(trained.student, out, notes)
+    else:
+        from qinsight_plugin.student.hub import HubStudent
+        from qinsight_plugin.student.hub_export import export_hub_onnx
+
+        assert isinstance(trained.student, HubStudent)  # there are two kinds
+        difference = export_hub_onnx(trained.student, out, notes)
     if trained.figures:
         click.echo(f"On {trained.counts['held_out']} held out, with 95 % intervals:")
         for name, (before, after) in trained.figures.items():

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from qinsight_plugin.errors import ConfigError
-from qinsight_plugin.student.network import StemOutput, Student
+from qinsight_plugin.student.network import AnyStudent, StemOutput
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Half: TypeAlias = npt.NDArray[np.float16]
@@ -53,7 +53,7 @@ class StemCache:
         ConfigError: the folder was filled by another stem.
     """
 
-    def __init__(self, folder: Path, student: Student) -> None:
+    def __init__(self, folder: Path, student: AnyStudent) -> None:
         self._student = student
         folder.mkdir(parents=True, exist_ok=True)
         require_same_stem(folder, student)
@@ -155,7 +155,7 @@ def stack(parts: Sequence[tuple[Half, npt.NDArray[np.float32]]]) -> StemOutput:
     return StemOutput(maps.permute(0, 3, 1, 2).float(), shallow)
 
 
-def require_same_stem(folder: Path, student: Student) -> None:
+def require_same_stem(folder: Path, student: AnyStudent) -> None:
     """Compare the stem with the one that filled the folder, or note it in a new one."""
     digest = hashlib.sha256()
     for tensor in student.stem_state().values():

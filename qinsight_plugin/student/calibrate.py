@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qinsight_plugin.student.cache import StemCache
 from qinsight_plugin.student.heads import Heads, outputs_of
-from qinsight_plugin.student.network import Student
+from qinsight_plugin.student.network import AnyStudent
 from qinsight_plugin.student.views import Rated
 
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -25,26 +25,26 @@ def logit(mos: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def judge_all(student: Student, cache: StemCache, rated: Rated) -> list[Heads]:
+def judge_all(student: AnyStudent, cache: StemCache, rated: Rated) -> list[Heads]:
     """What the student says of each picture's native view."""
     student.eval()
     return [student.tail(cache.whole(views[0])) for views in rated.views]
 
 
-def predict(student: Student, cache: StemCache, rated: Rated) -> tuple[Vector, Vector]:
+def predict(student: AnyStudent, cache: StemCache, rated: Rated) -> tuple[Vector, Vector]:
     """The MOS of each picture, as training has it, and its spread."""
     heads = judge_all(student, cache, rated)
     mos, spread = (torch.cat([getattr(h, name) for h in heads]) for name in ("mos", "spread"))
     return mos.numpy(), spread.numpy()
 
 
-def score_all(student: Student, cache: StemCache, rated: Rated) -> Vector:
+def score_all(student: AnyStudent, cache: StemCache, rated: Rated) -> Vector:
     """The score of each picture, as the exported student will give it."""
     heads = judge_all(student, cache, rated)
     return torch.cat([outputs_of(h).score for h in heads]).numpy()
 
 
-def calibrate(student: Student, cache: StemCache, rated: Rated) -> None:
+def calibrate(student: AnyStudent, cache: StemCache, rated: Rated) -> None:
     """Fit gain and offset of the score, then a factor of the spread, to held-back ratings.
 
     A drawn-in scale is what averaging and regularising leave behind; order is not changed. What was

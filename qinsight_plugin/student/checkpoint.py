@@ -16,7 +16,7 @@ from qinsight_plugin.student.recipe import Recipe
 
 if TYPE_CHECKING:
     from qinsight_plugin.student.fit import State, TrainingData
-    from qinsight_plugin.student.network import Student
+    from qinsight_plugin.student.network import AnyStudent
 
 PARTS = ("student", "average", "scales", "optimizer", "schedule")
 
@@ -82,7 +82,7 @@ class Checkpoint:
         temporary.replace(path)
 
 
-def name_of_run(student: Student, data: TrainingData, recipe: Recipe) -> str:
+def name_of_run(student: AnyStudent, data: TrainingData, recipe: Recipe) -> str:
     """A digest of all that decides what training makes: where it starts, what from and how it
     learns."""
     settings = dataclasses.replace(recipe, checkpoint_seconds=0.0)

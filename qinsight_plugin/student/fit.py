@@ -31,7 +31,7 @@ from qinsight_plugin.student.losses import (
     spread_loss,
     weighted_mean,
 )
-from qinsight_plugin.student.network import StemOutput, Student
+from qinsight_plugin.student.network import AnyStudent, StemOutput
 from qinsight_plugin.student.preferences import Compared, batch_of_pairs, pair_loss
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
@@ -75,8 +75,8 @@ class Scales(torch.nn.Module):
 class State:
     """All that changes from step to step, and `pairs`: each (picture, view) there is."""
 
-    student: Student
-    average: Student
+    student: AnyStudent
+    average: AnyStudent
     scales: Scales
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
@@ -87,14 +87,14 @@ class State:
 
 
 def fit(
-    student: Student,
+    student: AnyStudent,
     data: TrainingData,
     recipe: Recipe,
     *,
     fresh: bool,
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
-) -> Student:
+) -> AnyStudent:
     """Train the student's tail.
 
     Args:
@@ -136,7 +136,7 @@ def fit(
     return state.average.eval()
 
 
-def start(student: Student, data: TrainingData, recipe: Recipe, fresh: bool) -> State:
+def start(student: AnyStudent, data: TrainingData, recipe: Recipe, fresh: bool) -> State:
     torch.manual_seed(recipe.seed)
     student = copy.deepcopy(student).eval()
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -153,7 +153,7 @@ def start(student: Student, data: TrainingData, recipe: Recipe, fresh: bool) -> 
     return State(student.train(), average, scales, optimizer, schedule, rng, pairs, order)
 
 
-def judged(student: Student, recipe: Recipe, stem: StemOutput) -> Heads:
+def judged(student: AnyStudent, recipe: Recipe, stem: StemOutput) -> Heads:
     """`student.tail`, its convolutions in half precision where the recipe says so."""
     with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
         pooled, local = student.describe(stem)
@@ -162,7 +162,7 @@ def judged(student: Student, recipe: Recipe, stem: StemOutput) -> Heads:
 
 
 @torch.no_grad()
-def prepare_heads(student: Student, data: TrainingData, sample: int = 400) -> None:
+def prepare_heads(student: AnyStudent, data: TrainingData, sample: int = 400) -> None:
     """Standardise the pooled features, and start from the mean rating of the first set."""
     views = data.rated.views[:: max(1, len(data.rated) // sample)]
     pooled = torch.cat([student.describe(data.cache.whole(view[0]))[0] for view in views])
@@ -174,7 +174,7 @@ def prepare_heads(student: Student, data: TrainingData, sample: int = 400) -> No
 
 
 def make_optimizer(
-    student: Student, scales: Scales, recipe: Recipe, steps: int
+    student: AnyStudent, scales: Scales, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     parts = [
         (student.tail_features, recipe.backbone_rate, recipe.weight_decay),
@@ -275,8 +275,8 @@ def patched_map_loss(state: State, feature_map: Tensor, heads: Heads) -> Tensor:
     uniform = map_loss(heads.quality_map, mos[:, None, None].expand_as(heads.quality_map))
     first, second = state.rng.permutation(len(mos))[:2]
     axis = int(state.rng.integers(2, 4))
-    # Two cells of the stem's map are one of the quality map.
-    cut = 2 * int(state.rng.integers(1, max(2, feature_map.shape[axis] // 2)))
+    step = state.student.map_step
+    cut = step * int(state.rng.integers(1, max(2, feature_map.shape[axis] // step)))
     rest = feature_map.shape[axis] - cut
     if rest <= 0:
         return uniform
@@ -286,11 +286,12 @@ def patched_map_loss(state: State, feature_map: Tensor, heads: Heads) -> Tensor:
     )
     drawn = state.student.draw_map(torch.cat(parts, axis - 1)[None])
     wanted = mos[second].expand_as(drawn).clone()
-    wanted.narrow(axis - 1, 0, cut // 2).fill_(mos[first])
+    wanted.narrow(axis - 1, 0, cut // step).fill_(mos[first])
     return uniform + map_loss(drawn, wanted)
 
 
 @torch.no_grad()
-def update_average(average: Student, student: Student, decay: float) -> None:
+def update_average(average: AnyStudent, student: AnyStudent, decay: float) -> None:
     for kept, current in zip(average.parameters(), student.parameters(), strict=True):
-        kept.lerp_(current, 1 - decay)
+        if current.requires_grad:
+            kept.lerp_(current, 1 - decay)

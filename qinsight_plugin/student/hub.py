@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError, WeightsError
-from qinsight_plugin.student.heads import Heads, JudgingHeads, Outputs, outputs_of
-from qinsight_plugin.student.network import StemOutput, mean_and_deviation
+from qinsight_plugin.student.heads import JudgingHeads
+from qinsight_plugin.student.network import AnyStudent, StemOutput, mean_and_deviation
 
 PREFIX = "hf:"
 
@@ -143,7 +143,7 @@ class Backbone(nn.Module):
         return [x.reshape(x.shape[0], x.shape[1], height, width) for x in patches]
 
 
-class HubStudent(nn.Module):
+class HubStudent(AnyStudent):
     """A student whose stem is the whole backbone; to fit and cache it is as `network.Student`.
 
     Its map has a cell for each of the backbone's, often 14, 16 or 32 pixels wide.
@@ -151,6 +151,8 @@ class HubStudent(nn.Module):
     Args:
         backbone: see `load_hub_backbone`.
     """
+
+    map_step = 1
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -185,21 +187,10 @@ class HubStudent(nn.Module):
         state: dict[str, Tensor] = self.backbone.state_dict()
         return state
 
-    def draw_map(self, feature_map: Tensor) -> Tensor:
-        """The quality map [B, h, w] of a stem's feature map [B, C, h, w]."""
-        return self.heads.draw_map(feature_map)
-
     def describe(self, stem: StemOutput) -> tuple[Tensor, Tensor]:
         """The pooled description [B, width] of the picture, and the features of its map."""
         pooled = torch.cat([stem.shallow, mean_and_deviation(stem.feature_map)], 1)
         return pooled, stem.feature_map
-
-    def tail(self, stem: StemOutput) -> Heads:
-        heads: Heads = self.heads(*self.describe(stem))
-        return heads
-
-    def forward(self, images: Tensor) -> Outputs:
-        return outputs_of(self.tail(self.stem(images)))
 
 
 def load_hub_backbone(name: str) -> Backbone:

@@ -100,8 +100,58 @@ def mean_and_deviation(x: Tensor) -> Tensor:
     return torch.cat([mean.flatten(1), deviation], 1)
 
 
-class Student(nn.Module):
-    """Judges pictures: `forward` takes uint8 [B, H, W, 3] sRGB, H and W at least 32."""
+class AnyStudent(nn.Module):
+    """Judges pictures: `forward` takes uint8 [B, H, W, 3] sRGB, H and W at least 32.
+
+    A stem that never changes, so that training can keep what it makes of a picture; a tail that
+    learns; heads.
+
+    Attributes:
+        stem_channels, stem_shallow: sizes of the stem's outputs.
+        map_step: cells of the stem's map, in each direction, that are one of the quality map.
+    """
+
+    heads: JudgingHeads
+    stem_channels: int
+    stem_shallow: int
+    map_step: int
+
+    def stem(self, images: Tensor) -> StemOutput:
+        """What the blocks that stay frozen make of uint8 [B, H, W, 3]."""
+        raise NotImplementedError
+
+    @property
+    def tail_features(self) -> nn.Module:
+        """The blocks that training changes, from the stem's map to that of `describe`."""
+        raise NotImplementedError
+
+    def stem_state(self) -> dict[str, Tensor]:
+        """The weights that decide what `stem` makes of a picture."""
+        raise NotImplementedError
+
+    def describe(self, stem: StemOutput) -> tuple[Tensor, Tensor]:
+        """The pooled description [B, width] of the picture, and the features [B, C, h, w] from
+        which its map is drawn."""
+        raise NotImplementedError
+
+    def draw_map(self, feature_map: Tensor) -> Tensor:
+        """The quality map [B, h, w] of a stem's feature map [B, C, H, W]."""
+        with torch.no_grad():
+            local: Tensor = self.tail_features(feature_map)
+        return self.heads.draw_map(local)
+
+    def tail(self, stem: StemOutput) -> Heads:
+        heads: Heads = self.heads(*self.describe(stem))
+        return heads
+
+    def forward(self, images: Tensor) -> Outputs:
+        return outputs_of(self.tail(self.stem(images)))
+
+
+class Student(AnyStudent):
+    """The student that ships: MobileNetV2, its first blocks as ImageNet left them."""
+
+    map_step = 2
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +162,6 @@ class Student(nn.Module):
         self.heads = JudgingHeads(width, channels[-1])
 
     def stem(self, images: Tensor) -> StemOutput:
-        """The blocks that stay frozen. images: uint8 [B, H, W, 3]."""
         x = images.float().permute(0, 3, 1, 2) / 127.5 - 1.0
         shallow = []
         for index in range(STEM_BLOCKS):
@@ -123,36 +172,19 @@ class Student(nn.Module):
 
     @property
     def tail_features(self) -> nn.Module:
-        """The blocks that training changes."""
         return self.features[STEM_BLOCKS:]
 
     def stem_state(self) -> dict[str, Tensor]:
-        """The weights that decide what `stem` makes of a picture."""
         state: dict[str, Tensor] = self.features[:STEM_BLOCKS].state_dict()
         return state
 
-    def draw_map(self, feature_map: Tensor) -> Tensor:
-        """The quality map [B, h, w] of a stem's feature map [B, C, H, W]."""
-        with torch.no_grad():
-            local: Tensor = self.tail_features(feature_map)
-        return self.heads.draw_map(local)
-
     def describe(self, stem: StemOutput) -> tuple[Tensor, Tensor]:
-        """The blocks that are trained: the pooled description [B, width] of the picture, and the
-        features [B, C, h, w] from which its map is drawn."""
         x, pooled = stem.feature_map, [stem.shallow]
         for index in range(STEM_BLOCKS, len(self.features)):
             x = self.features[index](x)
             if index in TAIL_TAPS:
                 pooled.append(mean_and_deviation(x))
         return torch.cat(pooled, 1), x
-
-    def tail(self, stem: StemOutput) -> Heads:
-        heads: Heads = self.heads(*self.describe(stem))
-        return heads
-
-    def forward(self, images: Tensor) -> Outputs:
-        return outputs_of(self.tail(self.stem(images)))
 
 
 def fold_batch_norm(state: Mapping[str, Tensor], epsilon: float = 1e-5) -> dict[str, Tensor]:

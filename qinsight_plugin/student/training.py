@@ -20,7 +20,7 @@ from qinsight_plugin.student.cache import StemCache
 from qinsight_plugin.student.calibrate import calibrate, predict, score_all
 from qinsight_plugin.student.families import Family, cache_families
 from qinsight_plugin.student.fit import OnStep, TrainingData, fit
-from qinsight_plugin.student.network import Student
+from qinsight_plugin.student.network import AnyStudent
 from qinsight_plugin.student.preferences import pair_accuracy, split_pairs
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated, RatedSet, cache_rated
@@ -67,7 +67,7 @@ class Trained:
         counts: pictures trained on, calibrated on, held out; families made.
     """
 
-    student: Student
+    student: AnyStudent
     figures: Mapping[str, tuple[Estimate | None, Estimate]]
     counts: Mapping[str, int]
 
@@ -96,7 +96,7 @@ class Trainer:
 
     def __init__(
         self,
-        student: Student,
+        student: AnyStudent,
         job: Job,
         *,
         fresh: bool,
@@ -196,7 +196,7 @@ class Trainer:
         pools = [self.job.pristine, good]
         return cache_families(self.cache, pools, recipe.families, recipe.seed, on_cached)
 
-    def fit(self, data: TrainingData, recipe: Recipe | None = None) -> Student:
+    def fit(self, data: TrainingData, recipe: Recipe | None = None) -> AnyStudent:
         return fit(
             self.student,
             data,
@@ -206,7 +206,7 @@ class Trainer:
             on_step=self.on_step,
         )
 
-    def agreement(self, student: Student, rated: Rated) -> Agreement:
+    def agreement(self, student: AnyStudent, rated: Rated) -> Agreement:
         return evaluate(score_all(student, self.cache, rated), rated.mos)
 
 
