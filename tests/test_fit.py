@@ -29,7 +29,7 @@ from qinsight_plugin.student.fit import (
     start,
     update_average,
 )
-from qinsight_plugin.student.network import StemOutput, Student
+from qinsight_plugin.student.network import AnyStudent, StemOutput
 from qinsight_plugin.student.preferences import Compared
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
@@ -79,12 +79,12 @@ def stop_after(step: int) -> Callable[[int, int, Mapping[str, float]], None]:
     return on_step
 
 
-def weights(student: Student) -> dict[str, torch.Tensor]:
+def weights(student: AnyStudent) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = student.state_dict()
     return state
 
 
-def changed(one: Student, other: Student) -> set[str]:
+def changed(one: AnyStudent, other: AnyStudent) -> set[str]:
     """The tensors in which two students differ at all."""
     theirs = weights(other)
     return {name for name, tensor in weights(one).items() if (tensor != theirs[name]).any()}
@@ -202,6 +202,21 @@ def test_a_seed_gives_the_same_student_and_another_seed_another(data: TrainingDa
     )
     assert changed(one, same) == set()
     assert changed(one, other)
+
+
+def test_fresh_heads_are_the_seeds_and_not_the_processes(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    """A process draws other heads every time that it starts."""
+    students = [toy_student() for _ in range(2)]
+    students[1].heads = students[1].heads.anew()
+    assert changed(*students)
+    file, recipe = tmp_path / "checkpoint.pt", toy_recipe(epochs=1.0)
+    straight = fit(students[0], data, recipe, fresh=True)
+    with pytest.raises(StopError):
+        fit(students[0], data, recipe, fresh=True, checkpoint=file, on_step=stop_after(2))
+    resumed = fit(students[1], data, recipe, fresh=True, checkpoint=file)
+    assert changed(resumed, straight) == set()
 
 
 def test_the_stem_stays_and_the_start_is_not_touched(data: TrainingData) -> None:

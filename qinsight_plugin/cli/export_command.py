@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from qinsight_plugin.student.parity import Parity
 
 MOST_CALIBRATING = 128
-MOST_COMPARED = 50
+MOST_COMPARED = 500
+COMPARED_BY_THE_WAY = 50
+"""Of the calibration pictures, where no others are named."""
 
 onnx_file = click.Path(dir_okay=False, path_type=Path)
 folder = click.Path(file_okay=False)
@@ -77,7 +79,7 @@ def command(
         to_fp16(student, fp16)
     if int8:
         write_int8(student, int8, calibrating, reduce_range)
-    compared = read_pictures(check, MOST_COMPARED) if check else calibrating[:MOST_COMPARED]
+    compared = read_pictures(check, MOST_COMPARED) if check else calibrating[:COMPARED_BY_THE_WAY]
     rows = compare(student, made, compared) if compared else []
     if as_json:
         click.echo(json.dumps({"parity": [dataclasses.asdict(row) for row in rows]}))
@@ -161,12 +163,19 @@ def table(rows: Sequence[Parity]) -> str:
             lines.append(f"{head}  {row.note}")
             continue
         score, local = row.outputs["score"], row.outputs["quality_map"]
+        figures = (score.maximum, score.p95, score.mean)
         srcc = "-" if row.srcc is None else f"{row.srcc:.4f}"
         lines.append(
-            f"{head}  {score.maximum:6.4f}  {score.p95:6.4f}  {score.mean:6.4f}  {srcc:>6}"
-            f"  {row.odd:9.4f}  {local.p95:7.4f}"
+            f"{head}  {'  '.join(map(number, figures))}  {srcc:>6}"
+            f"  {number(row.odd):>9}  {number(local.p95):>7}"
         )
     return "\n".join(lines)
+
+
+def number(difference: float | None) -> str:
+    if difference is None:
+        return "-"
+    return f"{difference:6.4f}" if difference >= 5e-5 else f"{difference:6.0e}"
 
 
 def build_engine(file: Path) -> None:

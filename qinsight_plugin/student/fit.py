@@ -110,6 +110,8 @@ def fit(
     Raises:
         ConfigError: the checkpoint is of another run.
     """
+    if fresh:
+        student = with_new_heads(student, recipe.seed)
     state = start(student, data, recipe, fresh)
     run = name_of_run(student, data, recipe)
     keeper = Checkpoint(checkpoint, run, recipe.checkpoint_seconds)
@@ -134,6 +136,15 @@ def fit(
         if on_step is not None:
             on_step(state.step, steps, {name: loss.item() for name, loss in losses.items()})
     return state.average.eval()
+
+
+def with_new_heads(student: AnyStudent, seed: int) -> AnyStudent:
+    """A copy with heads drawn anew: what a process draws by itself is different every time, and a
+    run that was killed could not go on."""
+    torch.manual_seed(seed)
+    student = copy.deepcopy(student)
+    student.heads = student.heads.anew()
+    return student
 
 
 def start(student: AnyStudent, data: TrainingData, recipe: Recipe, fresh: bool) -> State:

@@ -69,6 +69,7 @@ class JudgingHeads(nn.Module):
         self, width: int, map_channels: int, hidden: int = 128, dropout: float = 0.5
     ) -> None:
         super().__init__()
+        self._arguments = (width, map_channels, hidden, dropout)
         self.register_buffer("pooled_mean", torch.zeros(width))
         self.register_buffer("pooled_scale", torch.ones(width))
         self.regressor = perceptron(width, hidden, 1, dropout)
@@ -79,6 +80,10 @@ class JudgingHeads(nn.Module):
             self.spreader.weight.zero_()
             self.spreader.bias.fill_(math.log(0.4))
 
+    def anew(self) -> JudgingHeads:
+        """Heads of the same shape that know nothing."""
+        return JudgingHeads(*self._arguments)
+
     @property
     def last_layer(self) -> nn.Linear:
         """What turns the regressor's hidden units into the logit of the score."""
@@ -88,13 +93,17 @@ class JudgingHeads(nn.Module):
 
     def forward(self, pooled: Tensor, local: Tensor) -> Heads:
         """pooled: float [B, width]; local: float [B, map_channels, h, w]."""
-        pooled = ((pooled - self.pooled_mean) * self.pooled_scale).clamp(-6.0, 6.0)
+        pooled = self.standardise(pooled)
         hidden = self.regressor[:-1](pooled)
         # How sure the score is may not decide what it is.
         spread = torch.exp(self.spreader(hidden.detach())[:, 0]).clamp(*SPREAD_RANGE)
         at_least = self.distortions(pooled).unflatten(1, (len(DISTORTIONS), len(SEVERITIES)))
         mos = on_scale(self.last_layer(hidden)[:, 0])
         return Heads(mos, spread, at_least, self.draw_map(local))
+
+    def standardise(self, pooled: Tensor) -> Tensor:
+        """[B, width]; what no training picture came near is not taken further."""
+        return ((pooled - self.pooled_mean) * self.pooled_scale).clamp(-6.0, 6.0)
 
     def draw_map(self, local: Tensor) -> Tensor:
         """The quality map [B, h, w]; what it learns may not change what the score looks at."""
@@ -117,7 +126,8 @@ class JudgingHeads(nn.Module):
 def outputs_of(heads: Heads) -> Outputs:
     """What training works on -> what the student says."""
     levels = level_probabilities(heads.mos, heads.spread)
-    score = levels @ torch.arange(1.0, 6.0)
+    # A product with a vector is what OpenCV cannot read.
+    score = (levels * torch.arange(1.0, 6.0)).sum(1)
     distortion, severity = name_distortions(heads.at_least)
     return Outputs(score, heads.spread, levels, distortion, severity, heads.quality_map)
 

@@ -96,7 +96,8 @@ def mean_and_deviation(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, 2C]. Two passes: E[x^2] - E[x]^2 loses digits on flat pictures."""
     x = x.float()  # sums over pixels do not fit half precision
     mean = x.mean((2, 3), keepdim=True)
-    deviation = (((x - mean) ** 2).mean((2, 3)) + 1e-6).sqrt()
+    distance = x - mean
+    deviation = ((distance * distance).mean((2, 3)) + 1e-6).sqrt()
     return torch.cat([mean.flatten(1), deviation], 1)
 
 

@@ -166,7 +166,8 @@ def opencv_row(file: Path, compared: Callable[[Path, str, Runner], Parity]) -> P
 
         return compared(file, name, run)
     except cv2.error as error:
-        return unchecked(name, f"cannot run it: {' '.join(str(error).split())}")
+        reason = " ".join(error.err.split()).lstrip("> ")
+        return unchecked(name, f"cannot run it: {reason}")
 
 
 def difference(name: str, expected: Sequence[Answer], found: Sequence[Answer]) -> Difference:

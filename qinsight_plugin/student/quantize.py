@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 from onnx import ModelProto, numpy_helper
 
 from qinsight_plugin._imports import require
@@ -111,11 +112,13 @@ def quantise(
     model: ModelProto, nodes: Sequence[str], pictures: Sequence[Pixels], reduce_range: bool
 ) -> ModelProto:
     """ONNX Runtime's static quantisation of these nodes."""
-    import onnx
-
     require("onnxruntime", package="onnxruntime", extra="export", purpose="quantising a student")
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static as quantize
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -130,7 +133,7 @@ def quantise(
     with tempfile.TemporaryDirectory() as folder:
         inferred, quantised = Path(folder, "inferred.onnx"), Path(folder, "int8.onnx")
         quant_pre_process(model, inferred, skip_optimization=True, skip_symbolic_shape=True)
-        quantize(
+        quantize_static(
             inferred,
             quantised,
             Reader(),

@@ -52,6 +52,8 @@ class Recipe:
             a step.
         ladder, distortion, quality_map: weights of the losses on families: order of the scores,
             class and severity, and the map.
+        settle_epochs, naming_epochs: passes over whole pictures at the end, with the tail at
+            rest, for the score's head and the naming head; see `settle`.
         ladder_margin: MOS by which a rung must score under the one before it.
         good: share of the rated pictures, the best, of which families are made too.
         validation: share of the training clusters held back for calibration.
@@ -78,6 +80,8 @@ class Recipe:
     ladder: float
     distortion: float
     quality_map: float
+    settle_epochs: float
+    naming_epochs: float
     ladder_margin: float
     good: float
     validation: float

@@ -23,6 +23,7 @@ from qinsight_plugin.student.fit import OnStep, TrainingData, fit
 from qinsight_plugin.student.network import AnyStudent
 from qinsight_plugin.student.preferences import pair_accuracy, split_pairs
 from qinsight_plugin.student.recipe import Recipe
+from qinsight_plugin.student.settle import settle
 from qinsight_plugin.student.views import Rated, RatedSet, cache_rated
 
 LEAST_TO_CALIBRATE = 30
@@ -139,6 +140,7 @@ class Trainer:
         good = best_of(job.sets[0], own.train, recipe.good)
         data = TrainingData(self.cache, rated, self.families(good))
         trained = self.fit(data)
+        settle(trained, self.cache, rated, data.families, recipe)
         calibrate(trained, self.cache, held_back)
         figures: dict[str, tuple[Estimate | None, Estimate]] = {}
         if before is not None:
