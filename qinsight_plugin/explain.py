@@ -63,10 +63,10 @@ def findings(score: Score) -> str:
     Returns:
         "" where nothing is wrong, or the scorer does not tell.
     """
-    what = _what(score)
-    if not what and score.distortions is not None:
-        return ""
-    return ", ".join(filter(None, (what, _where(score))))
+    what, where = _what(score), _where(score)
+    if where and not what and score.distortions is not None:
+        what = "nothing wrong on the whole"
+    return ", ".join(filter(None, (what, where)))
 
 
 def _number(score: Score) -> str:
@@ -74,7 +74,8 @@ def _number(score: Score) -> str:
     if spread is None:
         return f"{score.value:.2f}"
     decimals = -math.floor(math.log10(spread)) if 0 < spread < math.inf else 2
-    decimals = min(max(decimals, 0), 9)
+    least = 0 if score.levels is None else 1  # "2 ± 1" of 1 to 5 would say next to nothing
+    decimals = min(max(decimals, least), 9)
     return f"{score.value:.{decimals}f} ± {spread:.{decimals}f}"
 
 

@@ -3,6 +3,7 @@ and which output may teach which weights."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -41,11 +42,12 @@ def expected(function: Callable[[float], float], mos: float, spread: float) -> f
     """E[function(x)] for x of N(mos, spread^2), between the kinks at 1 to 5 one by one."""
     density = scipy.stats.norm(mos, spread).pdf
     ends = np.clip([-np.inf, 1, 2, 3, 4, 5, np.inf], mos - 10 * spread, mos + 10 * spread)
-    return sum(
+    parts = [
         scipy.integrate.quad(lambda x: function(x) * density(x), low, high)[0]
         for low, high in pairwise(ends)
         if low < high
-    )
+    ]
+    return math.fsum(parts)
 
 
 def hat(level: int) -> Callable[[float], float]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qinsight_plugin.records import DISTORTIONS, SEVERITIES
 
-SPREAD_RANGE = (0.05, 2.0)
+SPREAD_RANGE = (0.1, 1.0)
 """Standard deviations of the score's error that can be stated, in MOS."""
 
 
@@ -95,11 +95,13 @@ class JudgingHeads(nn.Module):
         """pooled: float [B, width]; local: float [B, map_channels, h, w]."""
         pooled = self.standardise(pooled)
         hidden = self.regressor[:-1](pooled)
-        # How sure the score is may not decide what it is.
-        spread = torch.exp(self.spreader(hidden.detach())[:, 0]).clamp(*SPREAD_RANGE)
         at_least = self.distortions(pooled).unflatten(1, (len(DISTORTIONS), len(SEVERITIES)))
         mos = on_scale(self.last_layer(hidden)[:, 0])
-        return Heads(mos, spread, at_least, self.draw_map(local))
+        return Heads(mos, self.spread(hidden), at_least, self.draw_map(local))
+
+    def spread(self, hidden: Tensor) -> Tensor:
+        """[B], from the regressor's hidden units; what it learns may not change the score."""
+        return torch.exp(self.spreader(hidden.detach())[:, 0]).clamp(*SPREAD_RANGE)
 
     def standardise(self, pooled: Tensor) -> Tensor:
         """[B, width]; what no training picture came near is not taken further."""

@@ -23,6 +23,7 @@ from qinsight_plugin.student.losses import (
     ladder_loss,
     plcc_loss,
     plcc_loss_within,
+    spread_loss,
     weighted_mean,
 )
 from qinsight_plugin.student.network import AnyStudent
@@ -81,28 +82,27 @@ def describe(student: AnyStudent, cache: StemCache, records: Sequence[Record]) -
 def settle_score(heads: JudgingHeads, described: Described, rated: Rated, epochs: float) -> None:
     """Squared error and correlation over the first set, where scores are meant to be compared;
     correlation and order inside every group; order inside families."""
-    mos, weight, group, scale = (
-        torch.from_numpy(column) for column in (rated.mos, rated.weight, rated.group, rated.scale)
-    )
+    columns = (rated.mos, rated.variance, rated.weight, rated.group, rated.scale)
+    mos, variance, weight, group, scale = (torch.from_numpy(column) for column in columns)
 
     def step() -> Tensor:
         rows = torch.randint(len(mos), (BATCH,))
-        predicted, first = score(described.rated[rows]), scale[rows] == 0
+        hidden = heads.regressor[:-1](described.rated[rows])
+        predicted, first = on_scale(heads.last_layer(hidden)[:, 0]), scale[rows] == 0
         squares = (predicted - mos[rows]) ** 2
+        own = weight[rows] * first
         families = torch.randint(len(described.rungs), (FAMILIES,))
         return (
-            WEIGHT_OF_SQUARES * weighted_mean(squares, weight[rows] * first)
+            WEIGHT_OF_SQUARES * weighted_mean(squares, own)
             + plcc_loss(predicted[first], mos[rows][first])
             + plcc_loss_within(predicted, mos[rows], group[rows])
             + fidelity_loss(predicted, mos[rows], group[rows], weight[rows])
-            + ladder_loss(score(described.rungs[families]), margin=0.2)
+            + ladder_loss(on_scale(heads.regressor(described.rungs[families])[..., 0]), margin=0.2)
+            + spread_loss(heads.spread(hidden), predicted, mos[rows], variance[rows], own)
         )
 
-    def score(pooled: Tensor) -> Tensor:
-        return on_scale(heads.regressor(pooled)[..., 0])
-
     steps = round(epochs * (len(mos) // BATCH))
-    train(heads.regressor, step, steps, SCORE_RATE, 0.05, SCORE_DROPOUT)
+    train([heads.regressor, heads.spreader], step, steps, SCORE_RATE, 0.05, SCORE_DROPOUT)
 
 
 def settle_naming(heads: JudgingHeads, described: Described, epochs: float) -> None:
@@ -121,7 +121,7 @@ def settle_naming(heads: JudgingHeads, described: Described, epochs: float) -> N
         return weighted_mean(entropy.mean((1, 2)), weight[rows])
 
     steps = round(epochs * (len(pooled) // (2 * BATCH)))
-    train(heads.distortions, step, steps, NAMING_RATE, 0.01, NAMING_DROPOUT)
+    train([heads.distortions], step, steps, NAMING_RATE, 0.01, NAMING_DROPOUT)
 
 
 def balance(severities: Tensor) -> Tensor:
@@ -132,20 +132,20 @@ def balance(severities: Tensor) -> Tensor:
 
 
 def train(
-    head: nn.Sequential,
+    parts: Sequence[nn.Module],
     loss_of_step: Callable[[], Tensor],
     steps: int,
     rate: float,
     decay: float,
     dropout: float,
 ) -> None:
-    """AdamW on one cycle; the head's own dropout is put back at the end."""
+    """AdamW on one cycle; the dropout of the parts is put back at the end."""
     if steps < 1:
         return
-    layer = head[0]
-    assert isinstance(layer, nn.Dropout)
-    usual, layer.p = layer.p, dropout
-    head.train().requires_grad_(True)
+    head = nn.ModuleList(parts).train().requires_grad_(True)
+    usual = {layer: layer.p for layer in head.modules() if isinstance(layer, nn.Dropout)}
+    for layer in usual:
+        layer.p = dropout
     optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1)
     for _ in range(steps):
@@ -154,5 +154,6 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-    layer.p = usual
+    for layer, probability in usual.items():
+        layer.p = probability
     head.eval()
