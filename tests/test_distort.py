@@ -24,16 +24,13 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.records import DISTORTIONS
-from qinsight_plugin.student import codecs, distort, effects
+from qinsight_plugin.student import codecs, effects
 from qinsight_plugin.student.distort import (
-    CAMERA_CHAIN,
     VARIANTS,
     Variant,
-    draw,
     graded_ladder,
     harmless,
-    ladder,
-    mixture,
+    spoil,
 )
 
 from .conftest import Pixels
@@ -76,7 +73,6 @@ def photographs(astronaut: Pixels) -> list[Pixels]:
 
 def test_the_classes_are_those_of_the_records() -> None:
     assert tuple(VARIANTS) == DISTORTIONS
-    assert sorted(CAMERA_CHAIN) == sorted(DISTORTIONS)
     assert len(BY_NAME) == sum(map(len, VARIANTS.values())), "a name is used twice"
 
 
@@ -404,11 +400,24 @@ def test_a_ladder_is_one_variant_one_severity_apart_from_untouched(seed: int) ->
     assert np.diff(labels[1:, column]) == pytest.approx(1, abs=1e-5)
     assert (graded.rungs[0].pixels == pixels).all()
 
-    name, rungs = ladder(pixels, rng(seed))
-    assert name == graded.distortion
-    assert len(rungs) == 6
-    for plain, rung in zip(rungs, graded.rungs, strict=True):
-        assert (plain == rung.pixels).all()
+    again = graded_ladder(pixels, rng(seed))
+    for rung, same in zip(graded.rungs, again.rungs, strict=True):
+        assert (rung.pixels == same.pixels).all()
+
+
+@given(seeds)
+def test_a_ladder_leaves_out_the_classes_that_it_is_told_to(seed: int) -> None:
+    without = [name != "blur" for name in DISTORTIONS]
+    assert graded_ladder(textured(40, 50, 1), rng(seed), without).distortion == "blur"
+
+
+@given(seeds)
+def test_a_spoilt_picture_has_one_distortion_of_up_to_obvious(seed: int) -> None:
+    pixels = textured(40, 50, 1)
+    spoilt, severities = spoil(pixels, rng(seed))
+    assert spoilt.shape == pixels.shape
+    assert np.count_nonzero(severities) == 1
+    assert 0.6 <= severities.max() <= 3
 
 
 @pytest.mark.parametrize("seed", range(12))
