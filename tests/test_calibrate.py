@@ -16,7 +16,7 @@ import torch
 
 from qinsight_plugin.student.cache import StemCache
 from qinsight_plugin.student.calibrate import calibrate, logit, predict, score_all
-from qinsight_plugin.student.heads import on_scale
+from qinsight_plugin.student.heads import SPREAD_RANGE, on_scale
 from qinsight_plugin.student.network import Student
 from qinsight_plugin.student.views import Rated
 
@@ -81,7 +81,7 @@ def test_gain_offset_and_widening_are_those_that_scipy_finds(
     after, wide = predict(student, cache, rated(cache, mos))
     assert after == pytest.approx(mapped(best), abs=2e-3)
     factor = math.sqrt(np.mean(((mapped(best) - mos) / spread) ** 2))
-    assert wide == pytest.approx(np.clip(factor * spread, 0.05, 2), rel=5e-3)
+    assert wide == pytest.approx(np.clip(factor * spread, *SPREAD_RANGE), rel=5e-3)
 
 
 def test_nine_in_ten_ratings_lie_in_the_interval_of_ninety_percent(

@@ -33,7 +33,6 @@ from qinsight_plugin.errors import ConfigError, ImageError, LabelsError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.pairs import Pairs
 from qinsight_plugin.scorers.student import StudentScorer
-from qinsight_plugin.student.export import export_onnx
 from qinsight_plugin.student.network import Student
 from qinsight_plugin.student.recipe import FROM_STUDENT
 from qinsight_plugin.student.training import Job, Parts, Trainer, best_of, split
@@ -234,7 +233,7 @@ def test_pairs_have_no_scale_for_a_fresh_student(folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_student_learns_from_pairs_and_stays_as_unsure_as_it_was(
+def test_a_student_learns_from_pairs_and_grows_no_surer_of_its_scores(
     folder: Path, tmp_path: Path
 ) -> None:
     recipe = toy_recipe(epochs=8.0, heads_rate=1e-3, batch=16, families=0)
@@ -250,7 +249,8 @@ def test_a_student_learns_from_pairs_and_stays_as_unsure_as_it_was(
     pixels = torch.from_numpy(np.asarray(PILImage.open(folder / "0.png"))[None].copy())
     with torch.inference_mode():
         unsure = [own(pixels).uncertainty.item() for own in (student, trained.student)]
-    assert unsure[1] == pytest.approx(unsure[0], rel=0.5)
+    # Its scores moved, so it may be less sure; agreeing with itself makes it no surer.
+    assert 0.9 < unsure[1] / unsure[0] < 2
 
 
 def standardised(folder: Path) -> Student:
@@ -265,14 +265,6 @@ def standardised(folder: Path) -> Student:
 
 
 # qinsight fit
-
-
-@pytest.fixture(scope="module")
-def start(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student's .onnx to train on from."""
-    path = tmp_path_factory.mktemp("start") / "start.onnx"
-    export_onnx(standardised(folder), path, {})
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +327,6 @@ def test_fit_that_was_killed_goes_on_learns_from_both_files_and_writes_a_scorer(
     qinsight: Run,
     folder: Path,
     labels_csv: Path,
-    start: Path,
     recipe_file: Path,
     tmp_path: Path,
     plugin_folder: Path,
@@ -347,7 +338,7 @@ def test_fit_that_was_killed_goes_on_learns_from_both_files_and_writes_a_scorer(
     work = tmp_path / "mine.onnx.work"
     env = {"PYTHONPATH": str(plugin_folder), "SAMPLE_LOG": str(log)}
     files = (labels_csv, second, "--images", labels_csv.parent, "--images", folder)
-    how = ("--init", start, "--recipe", recipe_file, "--seed", 3, "--out", out)
+    how = ("--recipe", recipe_file, "--seed", 3, "--out", out)
     command = ("fit", *files, "--scale", "0:100", "--scale", "1:5", *how)
     kill_when(command, env, (work / "checkpoint.pt").exists)
     assert not out.exists()
@@ -368,11 +359,11 @@ def test_fit_that_was_killed_goes_on_learns_from_both_files_and_writes_a_scorer(
         if entry.key == "qinsight_student"
     ]
     assert notes["labels"] == ["labels.csv", "second.csv"]
-    assert notes["init"] == "start.onnx"
+    assert notes["init"] == "shipped"
     assert notes["recipe"]["seed"] == 3
     assert notes["held_out"] == 16
 
-    old, new = (measured(labels_csv, scorer) for scorer in (start, out))
+    old, new = (measured(labels_csv, scorer) for scorer in ("student", f"student:{out}"))
     assert new["rmse"]["value"] < old["rmse"]["value"]
     assert new["srcc"]["value"] > 0.5
     # What was said of it is what is measured on the file.
@@ -381,10 +372,10 @@ def test_fit_that_was_killed_goes_on_learns_from_both_files_and_writes_a_scorer(
     assert new["srcc"]["value"] == pytest.approx(float(said), abs=0.03)
 
 
-def measured(labels_csv: Path, weights: Path) -> dict[str, Any]:
+def measured(labels_csv: Path, scorer: str) -> dict[str, Any]:
     """What `qinsight eval` says of the test pictures."""
     measure = ("eval", labels_csv, "--scale", "0:100", "--split", "test", "--json")
-    done = invoke(*measure, "--scorer", f"student:{weights}")
+    done = invoke(*measure, "--scorer", scorer)
     assert done.exit_code == 0, done.output
     pooled: dict[str, Any] = json.loads(done.stdout)["pooled"]
     assert pooled["n"] == 16
@@ -392,9 +383,7 @@ def measured(labels_csv: Path, weights: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_fit_learns_from_a_file_of_pairs(
-    folder: Path, start: Path, recipe_file: Path, tmp_path: Path
-) -> None:
+def test_fit_learns_from_a_file_of_pairs(folder: Path, recipe_file: Path, tmp_path: Path) -> None:
     pairs = all_pairs(folder, range(40))
     words = {0.0: "b", 0.5: "similar", 1.0: "a"}
     rows = [
@@ -403,9 +392,7 @@ def test_fit_learns_from_a_file_of_pairs(
     ]
     csv_file = write_csv(tmp_path / "pairs.csv", ("a", "b", "better"), rows)
     out = tmp_path / "pairs.onnx"
-    done = invoke(
-        "fit", csv_file, "--init", start, "--recipe", recipe_file, "--epochs", 2, "--out", out
-    )
+    done = invoke("fit", csv_file, "--recipe", recipe_file, "--epochs", 2, "--out", out)
     assert done.exit_code == 0, done.output
     assert re.search(r"^accuracy +0\.\d+ \[.*\] -> 0\.\d+ \[", done.output, re.MULTILINE)
     assert StudentScorer(out).spec.range == (1.0, 5.0)
@@ -434,7 +421,6 @@ def test_fit_learns_from_a_file_of_pairs(
 )
 def test_fit_refuses_before_it_begins(
     labels_csv: Path,
-    start: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
@@ -442,16 +428,16 @@ def test_fit_refuses_before_it_begins(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
-    done = invoke("fit", labels_csv, labels_csv, "--init", start, *arguments)
+    done = invoke("fit", labels_csv, labels_csv, *arguments)
     assert done.exit_code != 0
     assert message in f"{done.output} {done.exception}"
     assert isinstance(done.exception, (SystemExit, ConfigError, LabelsError, ImageError, OSError))
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
-def test_fit_learns_from_one_file_of_pairs_at_a_time(start: Path, tmp_path: Path) -> None:
+def test_fit_learns_from_one_file_of_pairs_at_a_time(tmp_path: Path) -> None:
     pairs = write_csv(tmp_path / "pairs.csv", ("a", "b", "better"), [("1.png", "2.png", "a")])
-    done = invoke("fit", pairs, pairs, "--init", start, "--out", tmp_path / "x.onnx")
+    done = invoke("fit", pairs, pairs, "--out", tmp_path / "x.onnx")
     assert done.exit_code == 2
     assert "pairs are learnt from one file at a time" in done.output
 
@@ -471,14 +457,13 @@ def test_distill_that_was_killed_asks_nothing_twice_and_teaches(
     qinsight: Run,
     folder: Path,
     labels_csv: Path,
-    start: Path,
     recipe_file: Path,
     tmp_path: Path,
 ) -> None:
     """The shipped student is the teacher, beside people; it is killed once its first answers are
     on disk."""
     out, kept = tmp_path / "small.onnx", tmp_path / "small.onnx.answers.parquet"
-    how = ("--init", start, "--recipe", recipe_file, "--epochs", "1", "--out", out)
+    how = ("--recipe", recipe_file, "--epochs", "1", "--out", out)
     people = ("--labels", labels_csv, "--scale", "0:100")
     command = ("distill", folder, "--teacher", "student", *people, *how)
     kill_when(command, {}, lambda: bool(list(kept.glob("*.parquet"))))
@@ -513,14 +498,13 @@ def test_distill_that_was_killed_asks_nothing_twice_and_teaches(
 )
 def test_distill_refuses_before_it_begins(
     folder: Path,
-    start: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = invoke("distill", folder, "--init", start, "--out", "x.onnx", *arguments)
+    done = invoke("distill", folder, "--out", "x.onnx", *arguments)
     assert done.exit_code != 0
     assert message in f"{done.output} {done.exception}"
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.records import Image, Score
-from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS, StudentScorer
+from qinsight_plugin.scorers.student import SHIPPED, StudentScorer
 
 if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
@@ -47,7 +47,7 @@ class Student:
                 f"scorer {name} cannot be held to a number of threads; compare student or "
                 "student:PATH"
             )
-        weights = Path(path) if path else SHIPPED_WEIGHTS
+        weights = SHIPPED.get(path) or Path(path)
         scorer = StudentScorer(weights, threads=threads)
         budget = scorer.spec.max_pixels
         # Without a limit the scorer does not cut the picture into windows: one run of the network.
