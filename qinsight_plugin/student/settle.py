@@ -8,6 +8,7 @@ the collections apart instead of what is good in them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -58,8 +59,9 @@ def settle(
     families: Sequence[Family],
     recipe: Recipe,
 ) -> None:
-    """Train the two heads for `recipe.settle_epochs` and `recipe.naming_epochs`."""
-    if not (recipe.settle_epochs or recipe.naming_epochs):
+    """Train the two heads for `recipe.settle_epochs` and `recipe.naming_epochs`; without families
+    there is nothing to settle by."""
+    if not families or not (recipe.settle_epochs or recipe.naming_epochs):
         return
     rungs = [record for family in families for record in family.records]
     described = Described(
@@ -68,7 +70,7 @@ def settle(
         torch.from_numpy(np.stack([family.severities for family in families])),
     )
     torch.manual_seed(recipe.seed)
-    settle_score(student.heads, described, rated, recipe.settle_epochs)
+    settle_score(student.heads, described, rated, recipe)
     settle_naming(student.heads, described, recipe.naming_epochs)
 
 
@@ -79,7 +81,7 @@ def describe(student: AnyStudent, cache: StemCache, records: Sequence[Record]) -
     return student.heads.standardise(torch.cat(pooled)).clone()
 
 
-def settle_score(heads: JudgingHeads, described: Described, rated: Rated, epochs: float) -> None:
+def settle_score(heads: JudgingHeads, described: Described, rated: Rated, recipe: Recipe) -> None:
     """Squared error and correlation over the first set, where scores are meant to be compared;
     correlation and order inside every group; order inside families."""
     columns = (rated.mos, rated.variance, rated.weight, rated.group, rated.scale)
@@ -97,11 +99,13 @@ def settle_score(heads: JudgingHeads, described: Described, rated: Rated, epochs
             + plcc_loss(predicted[first], mos[rows][first])
             + plcc_loss_within(predicted, mos[rows], group[rows])
             + fidelity_loss(predicted, mos[rows], group[rows], weight[rows])
-            + ladder_loss(on_scale(heads.regressor(described.rungs[families])[..., 0]), margin=0.2)
+            + ladder_loss(
+                on_scale(heads.regressor(described.rungs[families])[..., 0]), recipe.ladder_margin
+            )
             + spread_loss(heads.spread(hidden), predicted, mos[rows], variance[rows], own)
         )
 
-    steps = round(epochs * (len(mos) // BATCH))
+    steps = steps_of(recipe.settle_epochs, len(mos), BATCH)
     train([heads.regressor, heads.spreader], step, steps, SCORE_RATE, 0.05, SCORE_DROPOUT)
 
 
@@ -120,8 +124,12 @@ def settle_naming(heads: JudgingHeads, described: Described, epochs: float) -> N
         )
         return weighted_mean(entropy.mean((1, 2)), weight[rows])
 
-    steps = round(epochs * (len(pooled) // (2 * BATCH)))
+    steps = steps_of(epochs, len(pooled), 2 * BATCH)
     train([heads.distortions], step, steps, NAMING_RATE, 0.01, NAMING_DROPOUT)
+
+
+def steps_of(epochs: float, rows: int, batch: int) -> int:
+    return math.ceil(epochs * rows / batch)
 
 
 def balance(severities: Tensor) -> Tensor:
