@@ -137,3 +137,9 @@ def test_without_epochs_nothing_changes(
     student, start = standardised(cache, rated), standardised(cache, rated)
     settle(student, cache, rated, families, toy_recipe(settle_epochs=0.0, naming_epochs=0.0))
     assert changed(student, start) == set()
+
+
+def test_without_families_nothing_changes(cache: StemCache, rated: Rated) -> None:
+    student, start = standardised(cache, rated), standardised(cache, rated)
+    settle(student, cache, rated, [], toy_recipe(settle_epochs=2.0, naming_epochs=2.0))
+    assert changed(student, start) == set()
