@@ -33,7 +33,7 @@ from qinsight_plugin.errors import (
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.plugins import one_line
-from qinsight_plugin.records import ACR_LEVELS, DISTORTIONS, SEVERITIES, Image, Score
+from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Image, Score
 
 __all__ = ["Answer", "Finding", "TeacherLabels", "sample_teacher", "teacher_labels"]
 
@@ -291,8 +291,6 @@ def _sum_up(answer: Answer, replies: Sequence[Score], pipeline: Pipeline) -> Ans
 def _mean_levels(replies: Sequence[tuple[float, ...]]) -> tuple[float, ...] | None:
     if not replies:
         return None
-    if any(len(levels) != len(ACR_LEVELS) for levels in replies):
-        raise ValueError(f"there are {len(ACR_LEVELS)} levels")
     return tuple(statistics.fmean(level) for level in zip(*replies, strict=True))
 
 

@@ -367,7 +367,6 @@ def test_any_other_failure_ends_the_run_and_keeps_what_was_answered(
 @pytest.mark.parametrize(
     "score",
     [
-        Score(50.0, levels=(0.5, 0.5)),
         Score(50.0, distortions=(Distortion("banding", "slight"),)),
         Score(50.0, distortions=(Distortion("blur", "awful"),)),
     ],
