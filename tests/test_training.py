@@ -526,3 +526,18 @@ def test_eval_draws_a_plot_and_counts_what_it_could_not_score(
     assert done.stdout.splitlines()[1].split()[:2] == ["pooled", "15"]
     with PILImage.open(plot) as picture:
         assert picture.width >= 600
+
+
+@pytest.mark.parametrize("command", [("fit", "labels.csv"), ("distill", "pictures")])
+def test_what_is_not_installed_is_named_in_one_line(
+    qinsight: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """A torch that cannot be found stands for one that was never installed."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n")
+    teacher = ("--teacher", "student") if command[0] == "distill" else ()
+    done = qinsight(
+        *command, *teacher, "--out", "x.onnx", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}
+    )
+    assert done.returncode == 3
+    assert "pip install 'qinsight-plugin[train]'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -89,9 +89,9 @@ def command(
     Example:
       qinsight distill pictures/ --teacher student:big.onnx --out small.onnx
     """
+    require_trainable(out)
     from qinsight_plugin.student.training import Job
 
-    require_trainable(out)
     if labels_csv is None and (images or scale):
         raise click.UsageError("--images and --scale are about --labels, which is not given")
     student, fresh, settings = read_start(init, backbone, recipe, **changes)

@@ -79,9 +79,10 @@ def command(
       qinsight score new.jpg --scorer student:mine.onnx
     """
     from qinsight_plugin.pairs import check_pairs_learnable, is_pairs, read_pairs
-    from qinsight_plugin.student.training import Job
 
     require_trainable(out)
+    from qinsight_plugin.student.training import Job
+
     folders = one_each("--images", images, labels_csv)
     student, fresh, settings = read_start(init, backbone, recipe, **changes)
     job = Job(
