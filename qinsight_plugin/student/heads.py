@@ -159,9 +159,9 @@ def level_probabilities(mos: Tensor, spread: Tensor) -> Tensor:
     density = torch.exp(-0.5 * u * u) * (1.0 / math.sqrt(2.0 * math.pi))
     excess = spread[:, None] * density + distance * below
     above = excess[:, :-1] - excess[:, 1:]
-    one = torch.ones_like(above[:, :1])
+    one, zero = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
     # Rounding may leave a level that is as good as impossible a hair under 0.
-    return torch.relu(torch.cat([one, above], 1) - torch.cat([above, one - one], 1))
+    return torch.relu(torch.cat([one, above], 1) - torch.cat([above, zero], 1))
 
 
 def name_distortions(at_least: Tensor) -> tuple[Tensor, Tensor]:
