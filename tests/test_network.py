@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -13,10 +14,12 @@ from torch import nn
 
 from qinsight_plugin.errors import WeightsError
 from qinsight_plugin.student.network import (
+    STEM_BLOCKS,
     Student,
     fold_batch_norm,
     load_backbone,
     mean_and_deviation,
+    mean_of_tails,
 )
 
 from .conftest import Pixels
@@ -54,6 +57,30 @@ def test_a_backbone_of_another_width_is_refused(student: Student) -> None:
     state["features.3.conv.2.bias"] = torch.zeros(5)
     with pytest.raises(WeightsError, match=r"w\.onnx does not fit the student: .*size mismatch"):
         load_backbone(Student(), state, "w.onnx")
+
+
+def test_a_mean_of_tails_is_the_mean_of_each_weight_above_the_stem(student: Student) -> None:
+    others = [copy.deepcopy(student) for _ in range(3)]
+    for number, other in enumerate(others):
+        for weights in other.tail_features.parameters():
+            weights.data += number
+    mean, start = mean_of_tails(others).state_dict(), student.state_dict()
+    for key, weights in start.items():
+        tail = key.startswith("features.") and int(key.split(".")[1]) >= STEM_BLOCKS
+        torch.testing.assert_close(mean[key], weights + 1 if tail else weights)
+
+
+def test_a_mean_of_one_student_is_that_student(student: Student) -> None:
+    images = torch.full((1, 64, 64, 3), 90, dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(mean_of_tails([student])(images).score, student(images).score)
+
+
+def test_students_of_two_starts_have_no_mean(student: Student) -> None:
+    other = copy.deepcopy(student)
+    next(other.features[2].parameters()).data += 0.01
+    with pytest.raises(WeightsError, match="were not trained from one start"):
+        mean_of_tails([student, other])
 
 
 def test_mean_and_deviation_are_numpys(student: Student) -> None:

@@ -29,12 +29,13 @@ from PIL import Image as PILImage
 
 import qinsight_plugin
 from qinsight_plugin.cli.main import cli
+from qinsight_plugin.cli.training_options import read_start
 from qinsight_plugin.errors import ConfigError, ImageError, LabelsError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.pairs import Pairs
-from qinsight_plugin.scorers.student import StudentScorer
+from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS, StudentScorer
 from qinsight_plugin.student.network import Student
-from qinsight_plugin.student.recipe import FROM_STUDENT
+from qinsight_plugin.student.recipe import FROM_IMAGENET, FROM_STUDENT, read_recipe
 from qinsight_plugin.student.training import Job, Parts, Trainer, best_of, split
 from qinsight_plugin.student.views import RatedSet
 
@@ -541,3 +542,12 @@ def test_what_is_not_installed_is_named_in_one_line(
     assert done.returncode == 3
     assert "pip install 'qinsight-plugin[train]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_several_starts_are_one_with_their_mean_tail_and_no_heads() -> None:
+    student, fresh, recipe = read_start([SHIPPED_WEIGHTS, SHIPPED_WEIGHTS], None, None)
+    alone, _, _ = read_start([SHIPPED_WEIGHTS], None, None)
+    assert fresh
+    assert recipe == read_recipe(FROM_IMAGENET)
+    for key, weights in alone.tail_features.state_dict().items():
+        torch.testing.assert_close(student.tail_features.state_dict()[key], weights)

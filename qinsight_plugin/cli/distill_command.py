@@ -73,7 +73,7 @@ def command(
     scale: tuple[float, float] | None,
     hold_out: float,
     out: Path,
-    init: Path | None,
+    init: tuple[Path, ...],
     backbone: str | None,
     recipe: Path | None,
     pristine: Path | None,

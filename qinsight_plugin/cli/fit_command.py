@@ -57,7 +57,7 @@ def command(
     scale: tuple[SCALE, ...],
     hold_out: float,
     out: Path,
-    init: Path | None,
+    init: tuple[Path, ...],
     backbone: str | None,
     recipe: Path | None,
     pristine: Path | None,

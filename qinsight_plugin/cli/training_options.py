@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ OPTIONS = (
     click.option(
         "--init",
         type=FILE,
+        multiple=True,
         help="Start from a student's .onnx, or from MobileNetV2 as .safetensors (torchvision's key "
-        "names).  [default: the shipped student]",
+        "names). Of several students that began alike, from the mean of their weights, with new "
+        "heads.  [default: the shipped student]",
     ),
     click.option(
         "--backbone",
@@ -82,22 +84,25 @@ def require_trainable(out: Path) -> None:
 
 
 def read_start(
-    init: Path | None, backbone: str | None, recipe: Path | None, **changes: float | None
+    init: Sequence[Path], backbone: str | None, recipe: Path | None, **changes: float | None
 ) -> tuple[AnyStudent, bool, Recipe]:
     """The student to start from, whether it is fresh, and the recipe that suits it."""
     from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
     from qinsight_plugin.student.export import load_student
+    from qinsight_plugin.student.network import mean_of_tails
     from qinsight_plugin.student.recipe import FROM_IMAGENET, FROM_STUDENT, read_recipe
 
     student: AnyStudent
     if backbone is not None:
-        if init is not None:
+        if init:
             raise click.UsageError("--init and --backbone are two ways to start; give one")
         from qinsight_plugin.student.hub import HubStudent, load_hub_backbone
 
         student, fresh = HubStudent(load_hub_backbone(backbone)), True
+    elif len(init) > 1:
+        student, fresh = mean_of_tails([load_student(path)[0] for path in init]), True
     else:
-        student, fresh = load_student(init or SHIPPED_WEIGHTS)
+        student, fresh = load_student(init[0] if init else SHIPPED_WEIGHTS)
     suited = FROM_IMAGENET if fresh else FROM_STUDENT
     return student, fresh, read_recipe(recipe or suited, **changes)
 
@@ -148,10 +153,10 @@ def trainer_of(job: Job, student: AnyStudent, fresh: bool) -> Trainer:
     return Trainer(student, job, fresh=fresh, on_cached=on_cached, on_step=on_step)
 
 
-def start_name(init: Path | None, backbone: str | None) -> dict[str, str]:
+def start_name(init: Sequence[Path], backbone: str | None) -> dict[str, str]:
     """What the file's metadata says of the start; of a folder its name only."""
     if backbone is None:
-        return {"init": init.name if init else "shipped"}
+        return {"init": " + ".join(path.name for path in init) or "shipped"}
     place = Path(backbone.removeprefix("hf:"))
     return {"backbone": place.name if place.is_dir() else str(place)}
 

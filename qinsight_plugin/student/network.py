@@ -11,7 +11,8 @@ and compression live in shallow layers, blur and composition in deep ones (Hosu 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -186,6 +187,31 @@ class Student(AnyStudent):
             if index in TAIL_TAPS:
                 pooled.append(mean_and_deviation(x))
         return torch.cat(pooled, 1), x
+
+
+@torch.no_grad()
+def mean_of_tails(students: Sequence[Student]) -> Student:
+    """A student whose tail is the mean of the others' ("model soup", Wortsman et al., ICML 2022).
+
+    Networks that were trained from one start lie in one basin, and the middle of it is better than
+    its rim. Heads drawn anew do not: those of the first are copied, and are to be trained again.
+
+    Raises:
+        WeightsError: their stems differ, so they did not begin alike.
+    """
+    first, *others = students
+    mean = copy.deepcopy(first)
+    for other in others:
+        stem, known = other.stem_state(), first.stem_state()
+        if any(not torch.equal(stem[key], known[key]) for key in known):
+            raise WeightsError(
+                "the students' first blocks differ, so that they were not trained from one start, "
+                "and the mean of their weights means nothing; give students of one backbone"
+            )
+    tails = [student.tail_features.parameters() for student in students]
+    for weights, *all_weights in zip(mean.tail_features.parameters(), *tails, strict=True):
+        weights.copy_(torch.stack(all_weights).mean(0))
+    return mean
 
 
 def fold_batch_norm(state: Mapping[str, Tensor], epsilon: float = 1e-5) -> dict[str, Tensor]:
