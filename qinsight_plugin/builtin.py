@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 @hookimpl
 def qinsight_register_scorers(register: Callable[[ScorerSpec], None]) -> None:
-    from qinsight_plugin.scorers.student import SPEC
+    from qinsight_plugin.scorers import local, remote, student
 
-    register(SPEC)
+    for scorer in (student, local, remote):
+        register(scorer.SPEC)
 
 
 @hookimpl(trylast=True)

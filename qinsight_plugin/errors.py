@@ -12,7 +12,8 @@
     ├── ScorerError (RuntimeError)               a scorer did not give a usable score
     │   ├── ScorerUnknownError (LookupError)
     │   ├── ReferenceMissingError                a full-reference scorer got no reference
-    │   ├── ReplyUnreadableError                 a reasoning model's words hold no answer
+    │   ├── ScoreParseError                      a reasoning model's words hold no answer
+    │   │   └── ReplyCutError                    they end at the token limit
     │   └── ScoreRangeError                      NaN, or outside the scorer's declared range
     ├── WeightsError (RuntimeError)              a model file is not what it should be
     │   ├── WeightsNotFoundError (FileNotFoundError)
@@ -77,8 +78,20 @@ class ReferenceMissingError(ScorerError):
     """A full-reference scorer was asked to score without a reference."""
 
 
-class ReplyUnreadableError(ScorerError):
-    """A reasoning model's reply could not be read as an answer."""
+class ScoreParseError(ScorerError):
+    """A reasoning model's reply could not be read as an answer.
+
+    Attributes:
+        reply: all that it wrote.
+    """
+
+    def __init__(self, message: str, reply: str = "") -> None:
+        super().__init__(message)
+        self.reply = reply
+
+
+class ReplyCutError(ScoreParseError):
+    """A reasoning model's reply reached the limit of tokens before its answer was complete."""
 
 
 class ScoreRangeError(ScorerError):

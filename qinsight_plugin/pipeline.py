@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from qinsight_plugin.errors import (
     ConfigError,
@@ -20,12 +20,14 @@ from qinsight_plugin.errors import (
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.plugins import PluginHost, default_host
 from qinsight_plugin.records import (
+    Better,
     Comparison,
     Gate,
     Image,
     Report,
     Score,
     Scorer,
+    ScorerSpec,
     Verdict,
 )
 from qinsight_plugin.usable import require_usable
@@ -69,17 +71,7 @@ class Pipeline:
             ImageError: see `qinsight_plugin.errors`.
             PluginError: a decoding plugin failed.
         """
-        from qinsight_plugin.decode import decode
-
-        spec = self.scorer.spec
-        image: Image = self.host.decide(
-            "qinsight_decode_image",
-            source=source,
-            max_pixels=spec.max_pixels,
-            min_side=spec.min_side,
-        )
-        # A plugin may have left the shrinking to us; what fits already comes back as it is.
-        return decode(image, max_pixels=spec.max_pixels, min_side=spec.min_side)
+        return decode_for(self.scorer.spec, source, self.host)
 
     def score_images(
         self, images: Sequence[Image], references: Sequence[Image] | None = None
@@ -134,7 +126,7 @@ class Pipeline:
             width=image.width,
             height=image.height,
             format=image.format,
-            notes=image.notes,
+            notes=(*image.notes, *score.notes),
         )
         return dataclasses.replace(report, blocks=self._blocks(report, image))
 
@@ -204,6 +196,20 @@ class Pipeline:
         self.host.call("qinsight_report_ready", report=report, verdict=verdict)
 
 
+def decode_for(spec: ScorerSpec, source: Source, host: PluginHost) -> Image:
+    """The picture, no larger than that scorer looks at; errors as `Pipeline.decode`."""
+    from qinsight_plugin.decode import decode
+
+    image: Image = host.decide(
+        "qinsight_decode_image",
+        source=source,
+        max_pixels=spec.max_pixels,
+        min_side=spec.min_side,
+    )
+    # A plugin may have left the shrinking to us; what fits already comes back as it is.
+    return decode(image, max_pixels=spec.max_pixels, min_side=spec.min_side)
+
+
 def source_name(source: object) -> str:
     """What to call a source that may be none."""
     from qinsight_plugin.decode import name_of
@@ -252,24 +258,65 @@ def score_many(
 
 
 def compare(
-    a: Source, b: Source, *, scorer: str = DEFAULT_SCORER, margin: float = SIMILAR_MARGIN
+    a: Source,
+    b: Source,
+    *,
+    scorer: str = DEFAULT_SCORER,
+    margin: float | None = None,
+    reference: Source | None = None,
 ) -> Comparison:
-    """Which of two pictures is better, by their scores, and how sure that is.
+    """Which of two pictures is better: by their scores, and how sure that is; or in the words of a
+    scorer that is shown both at once, as the reasoning model is.
 
     Args:
-        margin: scores this close, or closer, are called similar.
+        margin: scores this close, or closer, are called similar; 0.1 when None. A scorer that is
+            shown both decides for itself.
+        reference: what both were made from.
 
     Raises:
-        QInsightError: as `score`. ConfigError: the margin is negative.
+        QInsightError: as `score`. ConfigError: the margin is negative, or of no use.
     """
-    if not margin >= 0:
+    if margin is not None and not margin >= 0:
         raise ConfigError(f"margin {margin} is not a number from 0 up")
-    pipeline = Pipeline(scorer)
-    first, second = pipeline.report(a), pipeline.report(b)
+    host = default_host()
+    comparer = host.comparer(scorer)
+    if comparer is None:
+        return compare_scores(Pipeline(scorer, host), a, b, margin, reference)
+    if margin is not None:
+        raise ConfigError(
+            f"scorer {scorer} is shown both pictures and decides itself what is similar: leave out "
+            "the margin"
+        )
+    spec, _ = host.find_scorer(scorer)
+    sources = (a, b) if reference is None else (a, b, reference)
+    images = [decode_for(spec, source, host) for source in sources]
+    told = comparer.compare(*images)
+    first, second = (
+        Report(
+            image.source,
+            scorer,
+            width=image.width,
+            height=image.height,
+            format=image.format,
+            notes=image.notes,
+            scorer_version=comparer.version,
+        )
+        for image in images[:2]
+    )
+    return Comparison(told.better, None, first, second, preference=told)
+
+
+def compare_scores(
+    pipeline: Pipeline, a: Source, b: Source, margin: float | None, reference: Source | None
+) -> Comparison:
+    """`compare`, by the scores of the two."""
+    margin = SIMILAR_MARGIN if margin is None else margin
+    against = None if reference is None else pipeline.reference(reference)
+    first, second = pipeline.report(a, against), pipeline.report(b, against)
     lead = first.value - second.value
     if not pipeline.scorer.spec.higher_is_better:
         lead = -lead
-    better: Literal["A", "B", "similar"] = "A" if lead > 0 else "B"
+    better: Better = "A" if lead > 0 else "B"
     if abs(lead) <= margin:
         better = "similar"
     return Comparison(better, margin, first, second, preference(lead, first.score, second.score))

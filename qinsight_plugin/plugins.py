@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -24,7 +24,9 @@ from qinsight_plugin.errors import (
     ScorerError,
     ScorerUnknownError,
 )
-from qinsight_plugin.records import Scorer, ScorerSpec
+from qinsight_plugin.records import Comparer, Scorer, ScorerSpec
+
+T = TypeVar("T")
 
 BLOCK_VARIABLE = "QINSIGHT_BLOCK_PLUGINS"
 """Environment variable: names of plugins to leave alone, separated by commas."""
@@ -55,6 +57,7 @@ class PluginHost:
         self.skipped: list[PluginInfo] = []
         self._origins: dict[str, str] = {}
         self._loaded: dict[str, Scorer] = {}
+        self._comparers: dict[str, Comparer | None] = {}
         self._lock = threading.Lock()
         self.add(builtin, "builtin", "qinsight-plugin")
         if discover:
@@ -202,21 +205,43 @@ class PluginHost:
         """
         with self._lock:
             if name not in self._loaded:
-                base, _, argument = name.partition(":")
-                specs = self.scorer_specs()
-                if base not in specs:
-                    raise ScorerUnknownError(
-                        f"no scorer is named {base!r}; there are: {', '.join(sorted(specs))}"
-                        + self._failures()
-                    )
-                self._loaded[name] = load(specs[base], argument)
+                spec, argument = self.find_scorer(name)
+                self._loaded[name] = load(spec, spec.load, argument)
             return self._loaded[name]
 
+    def comparer(self, name: str) -> Comparer | None:
+        """What that scorer compares two pictures with, loaded once; None if it only scores.
 
-def load(spec: ScorerSpec, argument: str) -> Scorer:
-    """The spec's scorer; whatever else its loading raises becomes a ScorerError."""
+        Raises:
+            ScorerUnknownError, ScorerError, WeightsError, MissingExtraError: as `scorer`.
+        """
+        with self._lock:
+            if name not in self._comparers:
+                spec, argument = self.find_scorer(name)
+                make = spec.load_comparer
+                self._comparers[name] = None if make is None else load(spec, make, argument)
+            return self._comparers[name]
+
+    def find_scorer(self, name: str) -> tuple[ScorerSpec, str]:
+        """The spec that `NAME` or `NAME:ARGUMENT` asks for, and ARGUMENT.
+
+        Raises:
+            ScorerUnknownError: lists the names that exist.
+        """
+        base, _, argument = name.partition(":")
+        specs = self.scorer_specs()
+        if base not in specs:
+            raise ScorerUnknownError(
+                f"no scorer is named {base!r}; there are: {', '.join(sorted(specs))}"
+                + self._failures()
+            )
+        return specs[base], argument
+
+
+def load(spec: ScorerSpec, make: Callable[[str], T], argument: str) -> T:
+    """What `make` loads; whatever else that raises becomes a ScorerError."""
     try:
-        return spec.load(argument)
+        return make(argument)
     except QInsightError:
         raise
     except Exception as error:  # a third party's scorer may raise anything

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from qinsight_plugin.errors import ScorerError
 
@@ -68,6 +68,25 @@ class Distortion:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What it took a model that writes to answer.
+
+    Attributes:
+        replies: how many times it was asked, retries included.
+        unreadable: how many of those replies could not be read.
+        prompt_tokens, completion_tokens: read and written, over all replies.
+        seconds: from the first question to the last reply; what else was answered at the same
+            time is in it.
+    """
+
+    replies: int
+    unreadable: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """A scorer's opinion of one picture.
 
@@ -80,6 +99,10 @@ class Score:
         levels: probability of each of `ACR_LEVELS`; their mean level is `value`.
         quality_map: float32 [h, w]: what the picture would score if it looked everywhere as it
             does there; row 0 is its top. Left out of comparisons between scores.
+        reasoning: what a model that writes thought before it answered.
+        cost: what that took. Left out of comparisons, and so are the notes.
+        notes: what the scorer had to decide ("scaled to 1008x756", ...); a report has them among
+            its own.
     """
 
     value: float
@@ -87,11 +110,15 @@ class Score:
     uncertainty: float | None = None
     levels: tuple[float, ...] | None = None
     quality_map: QualityMap | None = field(default=None, compare=False, repr=False)
+    reasoning: str | None = None
+    cost: Cost | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that is known of one picture after scoring. Either `score` or `error` is None.
+    """All that is known of one picture. Either `score` or `error` is None; both are where the
+    picture was only compared with another.
 
     Attributes:
         source: what the picture is called.
@@ -99,7 +126,7 @@ class Report:
         score: its answer.
         reference_score: the same scorer's answer for the reference, where one was given.
         width, height, format: see `Image`; 0 and "" where decoding failed.
-        notes: what decoding had to decide.
+        notes: what decoding and the scorer had to decide.
         error: one line saying why there is no score; `error_type` is the error's class name.
         scorer_version: see `ScorerSpec.version`.
         blocks: named blocks added by plugins; JSON values only.
@@ -130,23 +157,39 @@ class Report:
         return self.score.value
 
 
+Better: TypeAlias = Literal["A", "B", "similar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A scorer's answer when it is shown two pictures at once; see `Score` for the rest."""
+
+    better: Better
+    reasoning: str | None = None
+    cost: Cost | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Which of two pictures is better.
 
     Attributes:
-        better: "A", "B", or "similar" when the scores differ by `margin` or less.
-        margin: in units of the scorer's scale.
-        a, b: the two reports.
+        better: "A", "B", or "similar": when the scores differ by `margin` or less, or in the words
+            of a scorer that is shown both at once.
+        margin: in units of the scorer's scale; None where both were shown at once.
+        a, b: the two reports; without scores where both were shown at once.
         probability: that people prefer A (Thurstone's law of comparative judgement, the errors of
             the two scores taken as independent); None when the scorer states no uncertainty.
+        preference: the answer of a scorer that is shown both at once; None for others.
     """
 
-    better: Literal["A", "B", "similar"]
-    margin: float
+    better: Better
+    margin: float | None
     a: Report
     b: Report
     probability: float | None = None
+    preference: Preference | None = None
 
 
 OnUnscorable: TypeAlias = Literal["reject", "accept"]
@@ -199,6 +242,30 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class SampledScorer(Scorer, Protocol):
+    """A scorer that can draw its answers at random, for a teacher's are wanted several times."""
+
+    def sample(self, image: Image, count: int) -> list[Score | ScorerError]:
+        """That many independent answers about one image, or why there is none."""
+        ...
+
+
+class Comparer(Protocol):
+    """What is shown two pictures at once, loaded. Must be safe to call from several threads.
+
+    Attributes:
+        version: changes whenever its answers may.
+    """
+
+    @property
+    def version(self) -> str: ...
+
+    def compare(self, a: Image, b: Image, reference: Image | None = None) -> Preference:
+        """Which is better; given what both were made from, also by which is truer to it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ScorerSpec:
     """What can be known of a scorer without loading it.
@@ -213,6 +280,8 @@ class ScorerSpec:
         max_pixels: pixels it looks at; larger pictures are halved until they fit. None: all.
         min_side: shortest side, in pixels, that it can judge.
         version: changes whenever scores may; "" where that is not known before loading, or at all.
+        load_comparer: makes what compares two pictures; gets ARGUMENT too. None: the better score
+            wins.
     """
 
     name: str
@@ -224,3 +293,4 @@ class ScorerSpec:
     max_pixels: int | None = None
     min_side: int = 1
     version: str = ""
+    load_comparer: Callable[[str], Comparer] | None = None

@@ -13,6 +13,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,14 +27,15 @@ from qinsight_plugin.errors import (
     ImageNotFoundError,
     ImageUnreadableError,
     LabelsError,
-    ReplyUnreadableError,
+    ScoreParseError,
     ScoreRangeError,
     ScorerError,
 )
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.plugins import one_line
-from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Image, Score
+from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Image, SampledScorer, Score
+from qinsight_plugin.usable import require_usable
 
 __all__ = ["Answer", "Finding", "TeacherLabels", "sample_teacher", "teacher_labels"]
 
@@ -247,7 +249,7 @@ def _digest(path: Path) -> str:
 def _ask(pipeline: Pipeline, path: Path, digest: str, samples: int) -> Answer:
     try:
         image = pipeline.decode(os.fspath(path))
-        replies = [_reply(pipeline, image) for _ in range(samples)]
+        replies = _replies(pipeline, image, samples)
     except ImageError as error:
         if isinstance(error.__cause__, MemoryError):  # the machine's fault, not the picture's
             raise
@@ -257,10 +259,29 @@ def _ask(pipeline: Pipeline, path: Path, digest: str, samples: int) -> Answer:
     return _sum_up(Answer(path, digest, samples, len(readable)), readable, pipeline)
 
 
-def _reply(pipeline: Pipeline, image: Image) -> Score | None:
+def _replies(pipeline: Pipeline, image: Image, samples: int) -> list[Score | None]:
+    """None for a reply that cannot be read. Asked by itself, a scorer that can draw its replies at
+    random would give the likeliest every time."""
+    scorer = pipeline.scorer
+    if samples == 1 or not isinstance(scorer, SampledScorer):
+        return [_readable(lambda: pipeline.score_images([image])[0]) for _ in range(samples)]
+    return [
+        _readable(partial(_checked, answer, pipeline, image))
+        for answer in scorer.sample(image, samples)
+    ]
+
+
+def _checked(answer: Score | ScorerError, pipeline: Pipeline, image: Image) -> Score:
+    if isinstance(answer, ScorerError):
+        raise answer
+    require_usable(answer, pipeline.scorer.spec, pipeline.name, image.source)
+    return answer
+
+
+def _readable(reply: Callable[[], Score]) -> Score | None:
     try:
-        return pipeline.score_images([image])[0]
-    except (ReplyUnreadableError, ScoreRangeError):
+        return reply()
+    except (ScoreParseError, ScoreRangeError):
         return None
 
 

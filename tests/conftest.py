@@ -103,6 +103,21 @@ def own(everything_loaded: None) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def reasoner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that answers in Q-Insight's form, by brightness; made once for all processes."""
+    from filelock import FileLock
+
+    from qinsight_plugin.testing import tiny_reasoner
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "reasoner"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            tiny_reasoner(folder.with_name("reasoner-in-the-making")).rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed the third-party plugin package of these tests."""
     folder = tmp_path_factory.mktemp("site")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 import subprocess
@@ -13,6 +14,10 @@ import pytest
 
 import qinsight_plugin
 from qinsight_plugin import hookspecs
+from qinsight_plugin.reasoning.asking import Asking
+from qinsight_plugin.reasoning.loading import Loading
+from qinsight_plugin.scorers.local import Batching
+from qinsight_plugin.scorers.remote import Serving
 
 from .conftest import ROOT, Run
 from .pictures import captions, fault
@@ -26,8 +31,8 @@ LAYERS = (
     {"hookspecs", "parallel", "pixels", "tables", "explain", "degradations", "answers", "usable"},
     {"containers", "gate", "report", "overlay", "sorting", "labels"},
     {"decode", "evaluate", "pairs"},
-    {"scatter", "evaluate_distortions"},
-    {"scorers"},
+    {"scatter", "evaluate_distortions", "reasoning"},
+    {"scorers", "testing"},
     {"builtin"},
     {"plugins"},
     {"pipeline", "student"},
@@ -158,3 +163,11 @@ def test_nothing_is_left_out_of_the_wheel() -> None:
     }
     for folder in folders:
         assert f'"{".".join(folder.parts)}"' in text, folder
+
+
+def test_the_readme_names_every_setting_of_the_reasoning_model_and_no_other() -> None:
+    section = README.partition("## Ask for reasons")[2].partition("\n## ")[0]
+    rows = [row for row in section.splitlines() if row.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    kinds = (Asking, Loading, Batching, Serving)
+    assert named == {field.name for kind in kinds for field in dataclasses.fields(kind)}

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qinsight_plugin.errors import ConfigError
-from qinsight_plugin.records import Distortion, Report, Score, Verdict
+from qinsight_plugin.records import Cost, Distortion, Report, Score, Verdict
 from qinsight_plugin.report import (
     CsvWriter,
     JsonlWriter,
     JsonWriter,
+    ReasonsWriter,
     ReportWriter,
     TableWriter,
     from_dict,
@@ -37,6 +38,8 @@ SOUND = Report(
         (Distortion("blur", "serious"), Distortion("noise", "slight")),
         0.34,
         (0.2, 0.5, 0.1, 0.19, 0.01),
+        reasoning="The edges are soft.",
+        cost=Cost(2, 1, 800, 90, 1.5),
     ),
     Score(4.0, ()),
     640,
@@ -67,6 +70,8 @@ scores = st.builds(
     st.none() | st.floats(0, allow_infinity=False),
     st.none() | st.tuples(*[st.floats(0, 1)] * 5),
     st.just(np.ones((3, 3), np.float32)),
+    st.none() | texts,
+    st.none() | st.builds(Cost, *[st.integers(0, 10**6)] * 4, st.floats(0, 1e6)),
 )
 outcomes: list[dict[str, Any]] = [
     {"score": st.none() | scores},
@@ -132,6 +137,16 @@ def test_a_row_is_flat_where_users_look() -> None:
         "reference_score": 4.0,
         "reference_uncertainty": None,
         "reference_levels": None,
+        "reasoning": "The edges are soft.",
+        "cost": {
+            "replies": 2,
+            "unreadable": 1,
+            "prompt_tokens": 800,
+            "completion_tokens": 90,
+            "seconds": 1.5,
+        },
+        "reference_reasoning": None,
+        "reference_cost": None,
         "width": 640,
         "height": 480,
         "format": "JPEG",
@@ -197,6 +212,8 @@ def test_what_json_cannot_hold_is_refused_and_named(report: Report) -> None:
         ({"uncertainty": -0.1}, "'uncertainty' of a report must be a finite number from 0 up"),
         ({"uncertainty": math.nan}, "'uncertainty' of a report must be a finite number from 0 up"),
         ({"levels": [0.5, 0.5]}, "'levels' of a report must be a list of 5 finite numbers or null"),
+        ({"reasoning": 3}, "'reasoning' of a report must be text or null"),
+        ({"cost": {"replies": 1}}, "'cost' of a report must be an object of numbers or null"),
         ({"levels": ["1"] * 5}, "'levels' of a report must be a list of 5 finite numbers or null"),
         ({"explanation": 3}, "'explanation' of a report must be text or null"),
         ({"error": "lost"}, "a report has a score or an error, not both"),
@@ -329,6 +346,11 @@ def test_csv_has_a_row_a_report_in_fixed_columns() -> None:
         "reference_score": "4.0",
         "reference_uncertainty": "",
         "reference_levels": "",
+        "reasoning": "The edges are soft.",
+        "cost": '{"replies": 2, "unreadable": 1, "prompt_tokens": 800, "completion_tokens": 90, '
+        '"seconds": 1.5}',
+        "reference_reasoning": "",
+        "reference_cost": "",
         "width": "640",
         "height": "480",
         "format": "JPEG",
@@ -443,3 +465,29 @@ def test_unprintable_characters_are_shown_escaped_and_others_as_they_are(
     name: str, shown: str
 ) -> None:
     assert printable(name) == shown
+
+
+def test_reasons_are_a_paragraph_a_report() -> None:
+    told = written(ReasonsWriter, [(SOUND, None), (SOUND, REFUSAL), (FAILED, None)], width=40)
+    assert told == (
+        "pics/a.jpg: 2.3 ± 0.3: serious blur and slight noise\n"
+        "  The edges are soft.\n"
+        "  frame 1 of 12\n"
+        "  alpha over white\n"
+        "  (2 replies, 1 unreadable, 800 tokens\n"
+        "  read, 90 written, 1.5 s)\n"
+        "pics/a.jpg: rejected: score 2.31 is below the minimum of 3.5; serious blur\n"
+        "  The edges are soft.\n"
+        "  frame 1 of 12\n"
+        "  alpha over white\n"
+        "  (2 replies, 1 unreadable, 800 tokens\n"
+        "  read, 90 written, 1.5 s)\n"
+        "b.jpg: b.jpg is truncated\n"
+    )
+
+
+def test_what_a_model_wrote_cannot_act_on_the_terminal() -> None:
+    nasty = Report("a.jpg", "s", Score(3.0, reasoning="one\x1b[2J\n\n\u202etwo"))
+    assert written(ReasonsWriter, [(nasty, None)], width=40) == (
+        "a.jpg: 3.00\n  one\\x1b[2J\n  \\u202etwo\n"
+    )

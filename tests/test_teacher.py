@@ -41,7 +41,7 @@ from qinsight_plugin.errors import (
     ImageUnreadableError,
     LabelsError,
     MissingExtraError,
-    ReplyUnreadableError,
+    ScoreParseError,
     ScorerError,
 )
 from qinsight_plugin.pipeline import Pipeline
@@ -94,7 +94,7 @@ class Sampler:
             time.sleep(600)
         score = self.answer(picture, turn)
         if score is None and picture % 2:
-            raise ReplyUnreadableError(f"{image.source}: the reply ends in the middle")
+            raise ScoreParseError(f"{image.source}: the reply ends in the middle")
         return Score(math.nan) if score is None else score
 
 

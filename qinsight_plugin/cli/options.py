@@ -33,8 +33,9 @@ paths_argument = click.argument("paths", nargs=-1, required=True, metavar="PATH.
 
 
 def format_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--json, --jsonl, --csv; a table when none is given."""
+    """--json, --jsonl, --csv, --explain; a table when none is given."""
     for name, help_text in (
+        ("explain", "A paragraph a picture: the reasons, where the scorer gives any."),
         ("csv", "CSV with a header."),
         ("jsonl", "One JSON object a line, as soon as it is known."),
         ("json", "A JSON list."),
@@ -51,6 +52,7 @@ def make_writer(output: str | None) -> ReportWriter:
         "json": report.JsonWriter,
         "jsonl": report.JsonlWriter,
         "csv": report.CsvWriter,
+        "explain": report.ReasonsWriter,
     }
     return writers[output](sys.stdout)
 

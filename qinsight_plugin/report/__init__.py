@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qinsight_plugin.report.reasons import ReasonsWriter
 from qinsight_plugin.report.serialize import from_dict, to_dict, to_row
 from qinsight_plugin.report.table import TableWriter
 from qinsight_plugin.report.writers import CsvWriter, JsonlWriter, JsonWriter, ReportWriter
@@ -10,6 +11,7 @@ __all__ = [
     "CsvWriter",
     "JsonWriter",
     "JsonlWriter",
+    "ReasonsWriter",
     "ReportWriter",
     "TableWriter",
     "from_dict",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from typing import Any, TypeAlias
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.explain import explain
-from qinsight_plugin.records import ACR_LEVELS, Distortion, Report, Score, Verdict
+from qinsight_plugin.records import ACR_LEVELS, Cost, Distortion, Report, Score, Verdict
 
 VERDICT_KEYS = ("accepted", "reasons")
 """What a verdict adds to a row."""
@@ -22,7 +23,8 @@ def to_dict(report: Report) -> Row:
 
     Of the score, and with `reference_` before each key of the reference's: `score` and
     `uncertainty` are numbers, `levels` a list of five, `distortions` a list of {"name",
-    "severity"}; each is None where it is not known. The quality map is left out; what it tells in
+    "severity"}, `reasoning` is text, and `cost` has the fields of `Cost`; each is None where it is
+    not known. The quality map is left out; what it tells in
     words is in `explanation`, which is derived from the score and may lose its place on the way
     through `from_dict`. Text may hold lone surrogates, as Python's names of undecodable files do:
     JSON keeps them as long as it is written in ASCII.
@@ -110,6 +112,8 @@ def _told(score: Score | None, prefix: str = "") -> Row:
         "distortions": None
         if found is None
         else [{"name": d.name, "severity": d.severity} for d in found],
+        "reasoning": score.reasoning,
+        "cost": None if score.cost is None else dataclasses.asdict(score.cost),
     }
     return {prefix + key: value for key, value in told.items()}
 
@@ -129,6 +133,8 @@ def _score(row: Row, prefix: str = "") -> Score | None:
         distortions=None
         if found is None
         else tuple(Distortion(d["name"], d["severity"]) for d in found),
+        reasoning=told["reasoning"],
+        cost=None if told["cost"] is None else Cost(**told["cost"]),
     )
 
 
@@ -176,6 +182,15 @@ def _is_distortions(value: object) -> bool:
     )
 
 
+def _is_cost(value: object) -> bool:
+    names = {field.name for field in dataclasses.fields(Cost)}
+    return (
+        isinstance(value, Mapping)
+        and value.keys() == names
+        and all(map(_is_number, value.values()))
+    )
+
+
 def _is_object(value: object) -> bool:
     return isinstance(value, Mapping) and all(map(_is_text, value))
 
@@ -191,6 +206,8 @@ _OF_A_SCORE: dict[str, _Shape] = {
     "uncertainty": (_or_null(_is_deviation), "a finite number from 0 up or null"),
     "levels": (_or_null(_is_levels), f"a list of {len(ACR_LEVELS)} finite numbers or null"),
     "distortions": (_or_null(_is_distortions), 'a list of {"name", "severity"} or null'),
+    "reasoning": (_or_null(_is_text), "text or null"),
+    "cost": (_or_null(_is_cost), "an object of numbers or null"),
 }
 _SHAPES: dict[str, _Shape] = {
     "source": (_is_text, "text"),

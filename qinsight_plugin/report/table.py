@@ -41,7 +41,7 @@ class TableWriter(ReportWriter):
         score = "-" if report.score is None else f"{report.score.value:.2f}"
         spread = None if report.score is None else report.score.uncertainty
         uncertainty = "" if spread is None else f"{spread:.2f}"
-        return self._line(report.source, score, uncertainty, _what_is_wrong(report, verdict))
+        return self._line(report.source, score, uncertainty, what_is_wrong(report, verdict))
 
     def _line(self, source: str, score: str, uncertainty: str, wrong: str) -> str:
         shown = shorten(printable(source), self._source_width)
@@ -81,7 +81,8 @@ def _beginning(text: str, width: int) -> str:
     return text[: sum(columns <= width for columns in accumulate(map(_char_width, text)))]
 
 
-def _what_is_wrong(report: Report, verdict: Verdict | None) -> str:
+def what_is_wrong(report: Report, verdict: Verdict | None) -> str:
+    """The last column of `TableWriter`."""
     if verdict is not None:
         decision = "accepted" if verdict.accepted else "rejected"
         return ": ".join(filter(None, (decision, "; ".join(verdict.reasons))))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError, WeightsError
+from qinsight_plugin.reasoning.libraries import quiet
 from qinsight_plugin.student.heads import JudgingHeads
 from qinsight_plugin.student.network import AnyStudent, StemOutput, mean_and_deviation
 
@@ -235,7 +236,7 @@ def load_hub_backbone(name: str) -> Backbone:
 @contextmanager
 def loading(name: str) -> Iterator[None]:
     try:
-        with quiet_transformers():
+        with quiet():
             yield
     except Exception as error:  # not found, offline, damaged, unknown: each its own kind
         raise WeightsError(
@@ -243,22 +244,6 @@ def loading(name: str) -> Iterator[None]:
             "preprocessor_config.json and the weights, or a model of the hub that is cached or "
             "can be reached"
         ) from error
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """It draws progress bars and warns on stderr, which belongs to the host program."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def patch_side(model: nn.Module) -> int:

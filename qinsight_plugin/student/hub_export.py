@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError, WeightsError
+from qinsight_plugin.reasoning.libraries import quiet
 from qinsight_plugin.records import Pixels
 from qinsight_plugin.student.export import CONTRACT, OPSET, parity, strip_provenance
 from qinsight_plugin.student.graph import (
@@ -30,7 +30,7 @@ from qinsight_plugin.student.graph import (
     write_graph,
 )
 from qinsight_plugin.student.heads import Outputs
-from qinsight_plugin.student.hub import HubStudent, one_line, quiet_transformers
+from qinsight_plugin.student.hub import HubStudent, one_line
 from qinsight_plugin.student.quantize import LEAST_PICTURES
 
 Axes: TypeAlias = dict[str, dict[int, str]]
@@ -79,7 +79,7 @@ def export_hub_onnx(student: HubStudent, path: Path, about: Mapping[str, Any]) -
 
 def trace(student: HubStudent, path: Path) -> onnx.ModelProto:
     exporters = require_optimum("optimum.exporters.onnx", purpose="exporting a hub student")
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet_tracing():
         file = Path(folder) / "student.onnx"
         try:
             exporters.export(
@@ -195,7 +195,7 @@ def quantise(
         operators_to_quantize=QUANTISED_OPERATORS,
     )
     ranges = CalibrationConfig("pictures", "", "", len(pictures), CalibrationMethod.MinMax)
-    with tempfile.TemporaryDirectory() as folder, quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet_tracing():
         file = Path(folder) / "student.onnx"
         onnx.save(model, file)
         quantizer = ort.ORTQuantizer(file, PretrainedConfig())
@@ -214,13 +214,12 @@ def require_optimum(module: str, purpose: str) -> Any:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_tracing() -> Iterator[None]:
     """Tracing warns of each Python value that it makes a constant; `parity` is what tells."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), quiet_transformers():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     finally:
         logging.disable(disabled)

@@ -1,0 +1,1 @@
+"""Asking a vision-language model about pictures, and reading what it writes."""
