@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import threading
 import time
@@ -226,6 +227,7 @@ def test_one_thread_at_a_time_runs_the_model(
     together: list[int] = []
 
     def watched(work: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(work)  # generate() looks at forward()'s arguments
         def run(**inputs: Any) -> Any:
             inside.append(threading.get_ident())
             time.sleep(0.05)

@@ -551,3 +551,13 @@ def test_several_starts_are_one_with_their_mean_tail_and_no_heads() -> None:
     assert recipe == read_recipe(FROM_IMAGENET)
     for key, weights in alone.tail_features.state_dict().items():
         torch.testing.assert_close(student.tail_features.state_dict()[key], weights)
+
+
+def test_two_runs_cannot_share_a_work_folder(tmp_path: Path) -> None:
+    job = Job((), toy_recipe(), tmp_path / "work")
+    with (
+        closing(Trainer(toy_student(), job, fresh=False)),
+        pytest.raises(ConfigError, match="work is in use by another run"),
+    ):
+        Trainer(toy_student(), job, fresh=False)
+    Trainer(toy_student(), job, fresh=False).close()

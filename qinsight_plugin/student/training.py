@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from qinsight_plugin.errors import ConfigError, LabelsError
 from qinsight_plugin.evaluate import Agreement, Estimate, evaluate
@@ -92,7 +93,7 @@ class Trainer:
         on_step: see `fit`.
 
     Raises:
-        ConfigError: the work folder is of another run.
+        ConfigError: the work folder is of another run, or in use by one.
     """
 
     def __init__(
@@ -110,11 +111,13 @@ class Trainer:
         self.fresh = fresh
         self.on_cached = on_cached
         self.on_step = on_step
+        self._lock = lock(job.work)
         self.cache = StemCache(job.work / "stem", self.student)
 
     def close(self) -> None:
-        """Let go of the files in the work folder."""
+        """Let go of the work folder."""
         self.cache.close()
+        self._lock.release()
 
     def on_ratings(self) -> Trained:
         """Learn from the job's sets.
@@ -210,6 +213,24 @@ class Trainer:
 
     def agreement(self, student: AnyStudent, rated: Rated) -> Agreement:
         return evaluate(score_all(student, self.cache, rated), rated.mos)
+
+
+def lock(work: Path) -> FileLock:
+    """Keep other runs out of a folder; the system lets them in again when this process ends.
+
+    Raises:
+        ConfigError: another run is in it.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    held = FileLock(work / "lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise ConfigError(
+            f"{work} is in use by another run, and two would damage its files: wait for that one, "
+            "or give another --work"
+        ) from error
+    return held
 
 
 def without(rated: Rated, held: Sequence[Rated]) -> Rated:
