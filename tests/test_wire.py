@@ -9,6 +9,8 @@ import io
 import json
 import logging
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -844,6 +846,22 @@ def test_a_model_that_nobody_holds_is_closed(serve: Serve) -> None:
     del model
     gc.collect()
     assert threads_of_ours() == []
+
+
+def test_a_process_may_end_without_closing(serve: Serve) -> None:
+    """In silence; by a host's name, for to look it up takes threads, which have to end too."""
+    code = """if True:
+        import sys
+        from qinsight_plugin.reasoning.model import Prompt, Sampling
+        from qinsight_plugin.reasoning.wire import RemoteModel
+        model = RemoteModel(sys.argv[1], "m")
+        print(model.complete([Prompt("", ("0",))], [Sampling()])[0].text)
+    """
+    url = serve(echo).url.replace("127.0.0.1", "localhost")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, url], capture_output=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"re 0", b"")
 
 
 def test_a_model_that_cannot_be_opened_leaves_nothing(serve: Serve) -> None:

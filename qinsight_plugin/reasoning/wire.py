@@ -113,6 +113,8 @@ class RemoteModel:
         thread.start()
         self._loop, stop = started.result()
         self._finish = weakref.finalize(self, _stop, self._loop, stop, thread)
+        # Closing an event loop starts a thread, which Python 3.12 refuses to do at exit.
+        self._finish.atexit = False
         try:
             self._model = model or self._start(self._server.only_model).result()
         except BaseException as error:
