@@ -40,7 +40,6 @@ from qinsight_plugin.testing import (
     picture_of,
     teach,
     tiny_checkpoint,
-    tiny_reasoner,
 )
 from qinsight_plugin.testing.lessons import (
     direct_lesson,
@@ -332,9 +331,8 @@ PAIRS = list(zip(HELD_OUT[::2], HELD_OUT[1::2], strict=True))
 
 
 @pytest.fixture(scope="module")
-def reasoner(tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
-    folder = tiny_reasoner(tmp_path_factory.mktemp("taught"))
-    return LocalModel(load_checkpoint(str(folder), loading=ON_CPU), "taught")
+def taught(reasoner: Path) -> LocalModel:
+    return LocalModel(load_checkpoint(str(reasoner), loading=ON_CPU), "taught")
 
 
 def answers(
@@ -357,9 +355,9 @@ def agreement(values: Sequence[float], pictures: Sequence[Image]) -> float:
 
 
 @pytest.mark.slow
-def test_the_taught_model_rates_pictures_by_brightness(reasoner: LocalModel) -> None:
+def test_the_taught_model_rates_pictures_by_brightness(taught: LocalModel) -> None:
     pictures = HELD_OUT
-    ratings = answers(reasoner, [ask_rating(each) for each in pictures], read_rating)
+    ratings = answers(taught, [ask_rating(each) for each in pictures], read_rating)
 
     assert all(rating.reasoning for rating in ratings)
     assert len(ratings) == len(pictures)
@@ -367,10 +365,10 @@ def test_the_taught_model_rates_pictures_by_brightness(reasoner: LocalModel) -> 
 
 
 @pytest.mark.slow
-def test_the_taught_model_rates_without_a_thought(reasoner: LocalModel) -> None:
+def test_the_taught_model_rates_without_a_thought(taught: LocalModel) -> None:
     prompts = [ask_rating(each) for each in HELD_OUT]
     means = []
-    for told in reasoner.next_token(prompts, ANSWER_PREFIX, ["1", "2", "3", "4", "5"]):
+    for told in taught.next_token(prompts, ANSWER_PREFIX, ["1", "2", "3", "4", "5"]):
         assert isinstance(told, NextToken)
         assert sum(told.probabilities) > 0.7
         means.append(sum(k * chance for k, chance in enumerate(told.probabilities, 1)))
@@ -379,9 +377,9 @@ def test_the_taught_model_rates_without_a_thought(reasoner: LocalModel) -> None:
 
 
 @pytest.mark.slow
-def test_the_taught_model_calls_dark_pictures_darkened(reasoner: LocalModel) -> None:
+def test_the_taught_model_calls_dark_pictures_darkened(taught: LocalModel) -> None:
     clear = [each for each in HELD_OUT if not 0.35 < brightness_of(each) < 0.65]
-    found = answers(reasoner, [ask_distortion(each) for each in clear], read_distortion)
+    found = answers(taught, [ask_distortion(each) for each in clear], read_distortion)
 
     said = [each.distortion is not None for each in found]
     assert len(found) == len(clear)
@@ -390,9 +388,9 @@ def test_the_taught_model_calls_dark_pictures_darkened(reasoner: LocalModel) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("with_reference", [False, True])
-def test_the_taught_model_compares_readably(reasoner: LocalModel, with_reference: bool) -> None:
+def test_the_taught_model_compares_readably(taught: LocalModel, with_reference: bool) -> None:
     prompts = [ask_preference(a, b, a if with_reference else None) for a, b in PAIRS]
 
-    chosen = {choice.better for choice in answers(reasoner, prompts, read_preference)}
+    chosen = {choice.better for choice in answers(taught, prompts, read_preference)}
 
     assert {"A", "B"} <= chosen

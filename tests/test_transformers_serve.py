@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,7 +36,6 @@ from qinsight_plugin.reasoning.model import Completion, Prompt, Sampling
 from qinsight_plugin.reasoning.prompts import ANSWER_PREFIX, ask_rating
 from qinsight_plugin.reasoning.wire import RemoteModel
 from qinsight_plugin.testing.lessons import picture_of
-from qinsight_plugin.testing.teaching import tiny_reasoner
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 
@@ -91,8 +91,8 @@ Start = Callable[[int], Served]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tiny_reasoner(tmp_path_factory.mktemp("served") / "tiny")
+def checkpoint(reasoner: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(reasoner, tmp_path_factory.mktemp("served") / "tiny")
     if importlib.util.find_spec("torchvision") is None:
         (folder / "no_videos.py").write_text(NO_VIDEOS, "utf-8")
         auto_map = {"auto_map": {"AutoVideoProcessor": "no_videos.NoVideos"}}

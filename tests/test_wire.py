@@ -32,7 +32,8 @@ pytest.importorskip("httpx")
 from qinsight_plugin.errors import ConfigError, ScorerError
 from qinsight_plugin.reasoning.backoff import Backoff, retry_after
 from qinsight_plugin.reasoning.model import Completion, NextToken, Prompt, Sampling
-from qinsight_plugin.reasoning.wire import KEY_VARIABLE, RemoteModel
+from qinsight_plugin.reasoning.server import KEY_VARIABLE
+from qinsight_plugin.reasoning.wire import RemoteModel
 from qinsight_plugin.records import Image
 
 QUICK = Backoff(first=0.01, longest=0.03, longest_asked=0.3)

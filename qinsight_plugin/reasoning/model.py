@@ -112,6 +112,7 @@ class LanguageModel(Protocol):
         `choices`, every one of which must be one token to the model.
 
         Raises:
-            ScorerError: as `complete`; or a choice is more than one token.
+            ConfigError: a choice is more than one token, where that can be told.
+            ScorerError: as `complete`.
         """
         ...
