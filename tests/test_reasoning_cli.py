@@ -126,10 +126,10 @@ def test_a_margin_is_of_no_use_to_a_model_that_looks_at_both(
 def test_a_teacher_that_draws_gives_a_spread(
     reasoner: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
-    pipeline = Pipeline(f"reasoning:{reasoner}?temperature=3")
+    pipeline = Pipeline(f"reasoning:{reasoner}")
     answers = sample_teacher(pipeline, pictures, samples=8, cache=tmp_path / "answers.parquet")
-    assert all(0 <= answer.readable <= 8 for answer in answers)
-    assert any(answer.spread for answer in answers if answer.readable > 1)
+    assert all(1 < answer.readable <= 8 for answer in answers)
+    assert any(answer.spread for answer in answers)  # asked greedily, it would always be 0
 
 
 def test_a_strange_picture_is_a_row_with_its_error_and_the_others_are_scored(

@@ -207,7 +207,7 @@ def test_a_large_jpeg_scores_as_its_full_decode_within_a_twentieth(tmp_path: Pat
 def test_changed_weights_are_refused(tmp_path: Path) -> None:
     weights = copy_weights(tmp_path)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
-    with pytest.raises(WeightsChecksumError, match=r"does not match student-v3\.onnx\.sha256"):
+    with pytest.raises(WeightsChecksumError, match=r"does not match student-v2\.onnx\.sha256"):
         StudentScorer(weights)
 
 

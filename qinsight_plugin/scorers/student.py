@@ -26,11 +26,11 @@ from qinsight_plugin.scorers.opinion import score_of
 if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
 
-SHIPPED_WEIGHTS = Path(__file__).parent.parent / "student" / "weights" / "student-v3.onnx"
+SHIPPED_WEIGHTS = Path(__file__).parent.parent / "student" / "weights" / "student-v2.onnx"
 SHIPPED = {
     "": SHIPPED_WEIGHTS,
-    "int8": SHIPPED_WEIGHTS.with_name("student-v3-int8.onnx"),
-    "fp16": SHIPPED_WEIGHTS.with_name("student-v3-fp16.onnx"),
+    "int8": SHIPPED_WEIGHTS.with_name("student-v2-int8.onnx"),
+    "fp16": SHIPPED_WEIGHTS.with_name("student-v2-fp16.onnx"),
 }
 METADATA_KEY = "qinsight_student"
 DEVICE_VARIABLE = "QINSIGHT_DEVICE"

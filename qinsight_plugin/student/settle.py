@@ -34,10 +34,7 @@ from qinsight_plugin.student.views import Rated
 WEIGHT_OF_SQUARES = 2.0
 BATCH, FAMILIES = 128, 16
 SCORE_RATE, NAMING_RATE = 5e-4, 1e-3
-SCORE_DROPOUT, NAMING_DROPOUT = 0.5, 0.2
-SCORE_NOISE = 0.6
-"""Standard deviation of what is added to each standardised feature: the score is not to hang on
-differences that rounding to 8 bits makes, which are 0.2."""
+SCORE_DROPOUT, NAMING_DROPOUT = 0.3, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +89,7 @@ def settle_score(heads: JudgingHeads, described: Described, rated: Rated, recipe
 
     def step() -> Tensor:
         rows = torch.randint(len(mos), (BATCH,))
-        seen = described.rated[rows]
-        hidden = heads.regressor[:-1](seen + SCORE_NOISE * torch.randn_like(seen))
+        hidden = heads.regressor[:-1](described.rated[rows])
         predicted, first = on_scale(heads.last_layer(hidden)[:, 0]), scale[rows] == 0
         squares = (predicted - mos[rows]) ** 2
         own = weight[rows] * first
