@@ -174,11 +174,23 @@ def test_no_two_draws_share_a_seed_whatever_was_unreadable() -> None:
 
 def test_a_teacher_gets_single_draws_and_unreadable_ones_as_errors() -> None:
     def every_other(prompt: Prompt, sampling: Sampling) -> str:
+        if DISTORTION_QUESTION in prompt.parts:
+            return '{"distortion_class": "noise", "severity": "slight"}'
         return "hm" if sampling.seed % 2 else rated("3.00")
 
-    answers = ReasoningScorer(SPEC, Scripted(every_other), Asking()).sample(image(), 4)
+    model = Scripted(every_other)
+    answers = ReasoningScorer(SPEC, model, Asking()).sample(image(), 4)
     kinds = [type(answer) for answer in answers]
     assert kinds == [Score, ScoreParseError, Score, ScoreParseError]
+    assert isinstance(answers[0], Score)
+    assert answers[0].distortions == (Distortion("noise", "slight"),)
+    assert {sampling.temperature for _, sampling in model.asked} == {1.0}
+    assert len(model.asked) == 8
+
+
+def test_nothing_can_be_drawn_in_direct_mode() -> None:
+    with pytest.raises(ConfigError, match="ask for one sample"):
+        ReasoningScorer(SPEC, Scripted(), Asking(mode="direct")).sample(image(), 4)
 
 
 def test_direct_mode_is_the_mean_of_the_digits_middles() -> None:

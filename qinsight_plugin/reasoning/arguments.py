@@ -14,14 +14,12 @@ T = TypeVar("T")
 
 
 def split_argument(argument: str) -> tuple[str, dict[str, str]]:
-    """Target and settings, as text. A target may hold a `?` itself where no `key=value` follows.
+    """What stands before the first `?`, and the settings behind it, as text.
 
     Raises:
         ConfigError: a setting is given twice, or is none.
     """
-    target, mark, query = argument.partition("?")
-    if not mark:
-        return argument, {}
+    target, _, query = argument.partition("?")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:

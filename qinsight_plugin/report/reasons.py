@@ -28,10 +28,9 @@ class ReasonsWriter(ReportWriter):
         super().__init__(stream)
 
     def _row(self, report: Report, verdict: Verdict | None) -> str:
-        found = what_is_wrong(report, verdict)
-        if report.score is not None and verdict is None:
-            found = explain(report.score)
         score = report.score
+        plain = score if verdict is None else None
+        found = what_is_wrong(report, verdict) if plain is None else explain(plain)
         said = [printable(f"{report.source}: {found}")]
         if score is not None and score.reasoning is not None:
             said.append(wrapped(score.reasoning, self._width))

@@ -24,10 +24,10 @@ def to_dict(report: Report) -> Row:
     Of the score, and with `reference_` before each key of the reference's: `score` and
     `uncertainty` are numbers, `levels` a list of five, `distortions` a list of {"name",
     "severity"}, `reasoning` is text, and `cost` has the fields of `Cost`; each is None where it is
-    not known. The quality map is left out; what it tells in
-    words is in `explanation`, which is derived from the score and may lose its place on the way
-    through `from_dict`. Text may hold lone surrogates, as Python's names of undecodable files do:
-    JSON keeps them as long as it is written in ASCII.
+    not known. The quality map is left out; what it tells in words is in `explanation`, which is
+    derived from the score and may lose its place on the way through `from_dict`. Text may hold lone
+    surrogates, as Python's names of undecodable files do: JSON keeps them as long as it is written
+    in ASCII.
 
     Raises:
         ConfigError: the report holds something that JSON cannot, such as NaN.

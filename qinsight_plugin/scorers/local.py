@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.reasoning.arguments import require_none_left, split_argument, take_settings
 from qinsight_plugin.reasoning.asking import Asking
 from qinsight_plugin.reasoning.finding import DEFAULT_TARGET, Purpose
 from qinsight_plugin.reasoning.loading import PIXELS, Loading
-from qinsight_plugin.reasoning.local import LocalModel
 from qinsight_plugin.records import ScorerSpec
 from qinsight_plugin.scorers.reasoning import ReasoningComparer, ReasoningScorer
+
+if TYPE_CHECKING:
+    from qinsight_plugin.reasoning.local import LocalModel
 
 NAME = "reasoning"
 
@@ -42,6 +45,8 @@ def load_comparer(argument: str) -> ReasoningComparer:
 
 
 def open_model(argument: str, purpose: Purpose) -> tuple[LocalModel, Asking, Loading]:
+    from qinsight_plugin.reasoning.local import LocalModel
+
     target, settings = split_argument(argument)
     asking, loading, batching = (
         take_settings(Asking, settings, NAME),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from qinsight_plugin.errors import ScoreParseError, ScorerError
+from qinsight_plugin.errors import ConfigError, ScoreParseError, ScorerError
 from qinsight_plugin.reasoning.asking import Asking, Question, ask, cost_of, notes_of
 from qinsight_plugin.reasoning.model import LanguageModel, NextToken
 from qinsight_plugin.reasoning.prompts import (
@@ -70,14 +70,26 @@ class ReasoningScorer:
         return scores
 
     def sample(self, image: Image, count: int) -> list[Score | ScorerError]:
-        """That many scores of one image, each of one reply drawn at random, or why there is none.
+        """That many scores of one image, each of replies drawn at random, or why there is none.
 
         They are not asked for again: a teacher's unreadable replies are to be counted.
+
+        Raises:
+            ConfigError: the mode is "direct", in which nothing is drawn.
+            ScorerError: there is no use in asking on.
         """
+        if self._asking.mode == "direct":
+            raise ConfigError("mode=direct draws nothing at random: ask for one sample")
         once = replace(self._asking, retries=0)
         ratings = [rating(image, once, number, drawn=True) for number in range(count)]
-        seconds = timed_ask(self._model, ratings, once)
-        return [scored([question], None, seconds / count) for question in ratings]
+        findings = [
+            distortion(image, once, number, drawn=True) if once.distortions else None
+            for number in range(count)
+        ]
+        seconds = timed_ask(self._model, [*ratings, *filter(None, findings)], once) / count
+        return [
+            scored([own], finding, seconds) for own, finding in zip(ratings, findings, strict=True)
+        ]
 
     def _thinking(self, images: Sequence[Image]) -> list[Score | ScorerError]:
         asking = self._asking
@@ -145,11 +157,15 @@ def rating(image: Image, asking: Asking, number: int, drawn: bool) -> Question[R
     )
 
 
-def distortion(image: Image, asking: Asking) -> Question[Diagnosis]:
+def distortion(
+    image: Image, asking: Asking, number: int = 0, drawn: bool = False
+) -> Question[Diagnosis]:
+    sampling = asking.drawn(number) if drawn else asking.likeliest()
     return Question(
         ask_distortion(image),
-        asking.likeliest(),
+        sampling,
         lambda reply: read_distortion(reply.text, cut=reply.cut),
+        number,
     )
 
 
@@ -158,7 +174,8 @@ def scored(
 ) -> Score | ScorerError:
     """The score that readable replies make together, or the error if there is no readable rating.
 
-    A distortion that could not be read is not known, and the notes say so.
+    Of several, the reasons are those of the first. A distortion that could not be read is not
+    known, and the notes say so.
     """
     answers = [question.answer for question in ratings if question.answer is not None]
     if not answers:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.reasoning.arguments import require_none_left, split_argument, take_settings
 from qinsight_plugin.reasoning.asking import Asking
 from qinsight_plugin.reasoning.loading import PIXELS
-from qinsight_plugin.reasoning.wire import RemoteModel
 from qinsight_plugin.records import ScorerSpec
 from qinsight_plugin.scorers.local import seen_pixels
 from qinsight_plugin.scorers.reasoning import ReasoningComparer, ReasoningScorer
+
+if TYPE_CHECKING:
+    from qinsight_plugin.reasoning.wire import RemoteModel
 
 NAME = "remote"
 
@@ -41,6 +44,8 @@ def load_comparer(argument: str) -> ReasoningComparer:
 
 
 def open_model(argument: str) -> tuple[RemoteModel, Asking]:
+    from qinsight_plugin.reasoning.wire import RemoteModel
+
     url, settings = split_argument(argument)
     if not url:
         raise ConfigError("remote needs the server's address, such as remote:http://host:8000/v1")
