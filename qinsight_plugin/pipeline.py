@@ -18,12 +18,14 @@ from qinsight_plugin.errors import (
     ScorerError,
 )
 from qinsight_plugin.parallel import in_order
-from qinsight_plugin.plugins import PluginHost, default_host
+from qinsight_plugin.plugins import PluginHost, default_host, one_line
 from qinsight_plugin.records import (
     Better,
+    Comparer,
     Comparison,
     Gate,
     Image,
+    Preference,
     Report,
     Score,
     Scorer,
@@ -287,10 +289,9 @@ def compare(
             f"scorer {scorer} is shown both pictures and decides itself what is similar: leave out "
             "the margin"
         )
-    spec, _ = host.find_scorer(scorer)
     sources = (a, b) if reference is None else (a, b, reference)
-    images = [decode_for(spec, source, host) for source in sources]
-    told = comparer.compare(*images)
+    images = [decode_for(comparer.spec, source, host) for source in sources]
+    told = told_by(comparer, images)
     first, second = (
         Report(
             image.source,
@@ -299,11 +300,25 @@ def compare(
             height=image.height,
             format=image.format,
             notes=image.notes,
-            scorer_version=comparer.version,
+            scorer_version=comparer.spec.version,
         )
         for image in images[:2]
     )
     return Comparison(told.better, None, first, second, preference=told)
+
+
+def told_by(comparer: Comparer, images: Sequence[Image]) -> Preference:
+    """Its answer about A and B, and the reference if there is one."""
+    try:
+        return comparer.compare(*images)
+    except QInsightError:
+        raise
+    except Exception as error:  # a third party's comparer may raise anything
+        names = ", ".join(image.source for image in images)
+        raise ScorerError(
+            f"scorer {comparer.spec.name} failed on {names}: {type(error).__name__}: "
+            + one_line(error)
+        ) from error
 
 
 def compare_scores(

@@ -255,11 +255,11 @@ class Comparer(Protocol):
     """What is shown two pictures at once, loaded. Must be safe to call from several threads.
 
     Attributes:
-        version: changes whenever its answers may.
+        spec: as a `Scorer`'s.
     """
 
     @property
-    def version(self) -> str: ...
+    def spec(self) -> ScorerSpec: ...
 
     def compare(self, a: Image, b: Image, reference: Image | None = None) -> Preference:
         """Which is better; given what both were made from, also by which is truer to it."""

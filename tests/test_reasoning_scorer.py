@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qinsight_plugin.errors import ConfigError, ReplyCutError, ScoreParseError, ScorerError
+from qinsight_plugin.pipeline import told_by
 from qinsight_plugin.reasoning.asking import Asking
 from qinsight_plugin.reasoning.model import Completion, NextToken, Prompt, Sampling
 from qinsight_plugin.reasoning.prompts import ANSWER_PREFIX, DISTORTION_QUESTION, RATING_QUESTION
-from qinsight_plugin.records import Cost, Distortion, Image, Score, ScorerSpec
+from qinsight_plugin.records import Cost, Distortion, Image, Preference, Score, ScorerSpec
 from qinsight_plugin.scorers.reasoning import ReasoningComparer, ReasoningScorer
 
 
@@ -213,7 +214,7 @@ def test_direct_mode_refuses_a_model_that_would_not_give_a_rating() -> None:
 
 def test_a_comparison_tells_the_choice_with_reasons() -> None:
     model = Scripted(lambda prompt, sampling: "<think>B is sharp.</think><answer>Image B</answer>")
-    told = ReasoningComparer(model, Asking()).compare(image("a"), image("b"), image("r"))
+    told = ReasoningComparer(SPEC, model, Asking()).compare(image("a"), image("b"), image("r"))
     assert (told.better, told.reasoning) == ("B", "B is sharp.")
     ((prompt, _),) = model.asked
     shown = [part.source for part in prompt.parts if isinstance(part, Image)]
@@ -222,7 +223,7 @@ def test_a_comparison_tells_the_choice_with_reasons() -> None:
 
 def test_a_comparison_without_a_readable_reply_is_an_error() -> None:
     with pytest.raises(ScoreParseError, match="none of 3"):
-        ReasoningComparer(Scripted(), Asking()).compare(image(), image())
+        ReasoningComparer(SPEC, Scripted(), Asking()).compare(image(), image())
 
 
 def test_the_version_tells_model_and_manner_of_asking() -> None:
@@ -249,3 +250,14 @@ def test_the_version_tells_model_and_manner_of_asking() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Asking(**settings)  # type: ignore[arg-type]
+
+
+def test_a_comparer_that_breaks_is_named_with_the_pictures() -> None:
+    class Broken:
+        spec = SPEC
+
+        def compare(self, a: Image, b: Image, reference: Image | None = None) -> Preference:
+            raise ValueError("out of\nluck")
+
+    with pytest.raises(ScorerError, match=r"scripted failed on a, b: ValueError: out of luck"):
+        told_by(Broken(), [image("a"), image("b")])

@@ -35,16 +35,14 @@ class Batching:
 
 def load(argument: str) -> ReasoningScorer:
     """The scorer that `reasoning:ARGUMENT` asks for; for the errors see `load_checkpoint`."""
-    model, asking, loading = open_model(argument, "score_degradation")
-    return ReasoningScorer(replace(SPEC, max_pixels=seen_pixels(loading.pixels)), model, asking)
+    return ReasoningScorer(*open_model(argument, "score_degradation"))
 
 
 def load_comparer(argument: str) -> ReasoningComparer:
-    model, asking, _ = open_model(argument, "comparison")
-    return ReasoningComparer(model, asking)
+    return ReasoningComparer(*open_model(argument, "comparison"))
 
 
-def open_model(argument: str, purpose: Purpose) -> tuple[LocalModel, Asking, Loading]:
+def open_model(argument: str, purpose: Purpose) -> tuple[ScorerSpec, LocalModel, Asking]:
     from qinsight_plugin.reasoning.local import LocalModel
 
     target, settings = split_argument(argument)
@@ -55,7 +53,8 @@ def open_model(argument: str, purpose: Purpose) -> tuple[LocalModel, Asking, Loa
     )
     require_none_left(settings, NAME, Asking, Loading, Batching)
     target = target or DEFAULT_TARGET
-    return LocalModel.load(target, purpose, loading, batching.batch), asking, loading
+    model = LocalModel.load(target, purpose, loading, batching.batch)
+    return replace(SPEC, max_pixels=seen_pixels(loading.pixels)), model, asking
 
 
 def seen_pixels(pixels: int) -> int:

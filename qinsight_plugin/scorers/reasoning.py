@@ -114,10 +114,10 @@ class ReasoningScorer:
 
 
 class ReasoningComparer:
-    """Asks which of two pictures is better. Thread-safe."""
+    """Asks which of two pictures is better. Thread-safe; arguments as of `ReasoningScorer`."""
 
-    def __init__(self, model: LanguageModel, asking: Asking) -> None:
-        self.version = f"{model.version} {asking}"
+    def __init__(self, spec: ScorerSpec, model: LanguageModel, asking: Asking) -> None:
+        self.spec = replace(spec, version=f"{model.version} {asking}")
         self._model = model
         self._asking = asking
 

@@ -40,7 +40,7 @@ def load(argument: str) -> ReasoningScorer:
 
 
 def load_comparer(argument: str) -> ReasoningComparer:
-    return ReasoningComparer(*open_model(argument))
+    return ReasoningComparer(SPEC, *open_model(argument))
 
 
 def open_model(argument: str) -> tuple[RemoteModel, Asking]:
