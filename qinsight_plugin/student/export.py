@@ -155,7 +155,10 @@ def load_student(path: Path, network: str | None = None) -> tuple[Student, bool]
     model = read_float_graph(path)
     held = metadata(model).get("network", SHIPPED_NETWORK)  # files of version 2 do not say
     if network not in (None, held):
-        raise WeightsError(f"{path} holds the network {held}, not {network}; leave --network out")
+        raise WeightsError(
+            f"{path} holds the network {held}, not {network}; leave --network out, or "
+            "start from a pretrained network"
+        )
     student = Student(held).eval()
     state = read_tensors(model)
     load_features(student, state, str(path))
