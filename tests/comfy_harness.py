@@ -84,9 +84,8 @@ class Schema:
     is_output_node: bool = False
 
     def __post_init__(self) -> None:
-        for sockets in (self.inputs, self.outputs):
-            ids = [socket.id for socket in sockets]
-            assert len(ids) == len(set(ids)), ids
+        ids = [socket.id for socket in (*self.inputs, *self.outputs)]
+        assert len(ids) == len(set(ids)), ids  # as 0.3.64 wants it, inputs and outputs together
 
 
 class NodeOutput:

@@ -46,6 +46,13 @@ def server_input() -> Any:
     )
 
 
+def same_images_output() -> Any:
+    # ComfyUI 0.3 wants other names for outputs than for inputs.
+    return io.Image.Output(
+        "same_images", display_name="images", is_output_list=True, tooltip="As they came."
+    )
+
+
 def report_output() -> Any:
     return io.String.Output(
         "report", tooltip="JSON: a list with all that is known of each picture, errors included."

@@ -17,7 +17,16 @@ from qinsight_plugin.report import to_row
 
 from . import models
 from .asking import Answer, answers
-from .inputs import SHARED, images_input, model_input, only, or_blocked, report_output, server_input
+from .inputs import (
+    SHARED,
+    images_input,
+    model_input,
+    only,
+    or_blocked,
+    report_output,
+    same_images_output,
+    server_input,
+)
 from .pictures import Levels, pictures_of, require_some
 from .showing import in_json, map_image, map_of, on_node, preview, say, worst_fault
 
@@ -36,7 +45,7 @@ class QualityScore(io.ComfyNode):
             "The node shows where it is bad.",
             inputs=[images_input(), model_input(), server_input()],
             outputs=[
-                io.Image.Output("images", is_output_list=True, tooltip="As they came."),
+                same_images_output(),
                 io.Float.Output("scores", is_output_list=True, tooltip="MOS, 1 to 5, in order."),
                 io.Float.Output("worst", tooltip="The lowest of the scores."),
                 report_output(),
@@ -160,7 +169,7 @@ class SaveWithScore(io.ComfyNode):
                 server_input(),
             ],
             outputs=[
-                io.Image.Output("images", is_output_list=True, tooltip="As they came."),
+                same_images_output(),
                 io.String.Output("files", is_output_list=True, tooltip="Paths, in order."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
