@@ -429,7 +429,7 @@ def test_a_batch_that_is_broken_in_part_is_saved_in_part_and_the_rest_named(
     assert len(list(host.base.glob("output/partly*.png"))) == 2
 
 
-def reasoner(asked: Asked) -> Reply:
+def as_q_insight(asked: Asked) -> Reply:
     """Answers in Q-Insight's form; the same of every picture."""
     if asked.method == "GET":
         return Reply({"object": "list", "data": [{"id": "m", "object": "model"}]})
@@ -445,7 +445,7 @@ def reasoner(asked: Asked) -> Reply:
 def test_a_reasoning_model_explains(
     host: Host, files: Any, photos: list[Pixels], serve: Serve
 ) -> None:
-    server = serve(reasoner)
+    server = serve(as_q_insight)
     tensors = files(as_tensor(*photos[:2]))
     run = host.run(graph(tensors, "QInsightExplain", 5, model="remote", server=server.url))
     assert ["Grain all over." in text for text in out(run, 0)] == [True, True]
@@ -462,14 +462,16 @@ def test_a_reasoning_model_explains(
     assert out(scored, 4) is None
 
 
-def test_a_local_reasoning_model_is_chosen_by_its_folder(host: Host, reasoner: Path) -> None:
-    if not isinstance(host, Harness):
-        pytest.skip("its environment lacks the extra reason")
-    pytest.importorskip("transformers")
-    (host.base / "models" / "iqa" / "tiny").symlink_to(reasoner)
-    gray = host.base / "gray.npy"
-    np.save(gray, np.full((1, 64, 64, 3), 0.5, np.float32))
-    run = host.run(graph(str(gray), "QInsightExplain", 5, model="tiny"))
+@pytest.mark.slow
+def test_a_local_reasoning_model_is_chosen_by_its_folder(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (tmp_path / "models" / "iqa").mkdir(parents=True)
+    tiny = request.getfixturevalue("reasoner")
+    (tmp_path / "models" / "iqa" / "tiny").symlink_to(tiny)
+    np.save(tmp_path / "gray.npy", np.full((1, 64, 64, 3), 0.5, np.float32))
+    prompt = graph(str(tmp_path / "gray.npy"), "QInsightExplain", 5, model="tiny")
+    run = Harness(tmp_path, PACKS).run(prompt)
     assert 1 <= out(run, 1)[0] <= len(ACR_LEVELS)
     assert out(run, 0)[0]
 
@@ -491,7 +493,7 @@ def test_an_identical_run_comes_from_the_cache(
 def test_equal_pictures_are_asked_about_once(
     host: Host, files: Any, photos: list[Pixels], serve: Serve
 ) -> None:
-    server = serve(reasoner)
+    server = serve(as_q_insight)
     tensors = files(as_tensor(photos[0], photos[0], photos[1]))
     prompt = graph(tensors, "QInsightExplain", 5, model="remote", server=f"{server.url}?model=once")
     assert len(out(host.run(prompt), 1)) == 3
@@ -508,10 +510,10 @@ def test_cancelling_does_not_wait_for_the_server(
 
     def hang(asked: Asked) -> Reply:
         if asked.method == "GET":
-            return reasoner(asked)
+            return as_q_insight(asked)
         reached.set()
         over.wait(60)
-        return reasoner(asked)
+        return as_q_insight(asked)
 
     server = serve(hang)
     prompt = graph(files(as_tensor(*photos)), "QInsightExplain", 5, model="remote")

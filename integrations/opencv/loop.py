@@ -34,8 +34,9 @@ class Gate:
     ) -> None:
         if every < 1:
             raise ConfigError(f"every must be 1 or more, not {every}")
-        number = isinstance(gate, (int, float))
-        self._gate: Any = qinsight_plugin.Gate(min_score=gate) if number else gate
+        self._gate = (
+            qinsight_plugin.Gate(min_score=gate) if isinstance(gate, (int, float)) else gate
+        )
         self._every, self._seen = every, 0
         self._scorer = scorer_for(scorer, backend)
         self.report: qinsight_plugin.Report | None = None
