@@ -122,7 +122,7 @@ class Harness:
 
     name = "harness"
 
-    def __init__(self, base: Path, packs: Sequence[Path]) -> None:
+    def __init__(self, base: Path, packs: Mapping[str, Path]) -> None:
         self.base = base
         self.stop = threading.Event()
         self.progress: list[tuple[int, int]] = []
@@ -131,8 +131,8 @@ class Harness:
         self.shown: dict[str, dict[str, Any]] = {}
         self.nodes: dict[str, Any] = {"SaveImage": SaveImage(self), "PreviewAny": PreviewAny()}
         self.modules = self._modules()
-        with self._imported():
-            for pack in packs:
+        with self.imported():
+            for pack in packs.values():
                 self._load(pack)
 
     # What a node imports
@@ -188,7 +188,7 @@ class Harness:
         }
 
     @contextmanager
-    def _imported(self) -> Iterator[None]:
+    def imported(self) -> Iterator[None]:
         """Where a node imports from ComfyUI, it gets this."""
         for name, made in self.modules.items():
             parent, _, child = name.rpartition(".")
@@ -255,7 +255,7 @@ class Harness:
             return Run("refused", refusal, {}, set())
         outputs: dict[str, Any] = {}
         cached: set[str] = set()
-        with self._imported():
+        with self.imported():
             runner = _Runner(self, prompt, workflow, outputs, cached)
             try:
                 for node_id, node in prompt.items():
@@ -270,10 +270,11 @@ class Harness:
         return Run("success", None, outputs, cached)
 
     def _refusal(self, prompt: Prompt) -> str | None:
+        """What is wrong before it runs. As in 0.3.64, a choice may be on no menu."""
         for node in prompt.values():
             if node["class_type"] not in self.nodes:
                 return f"no node {node['class_type']}"
-            with self._imported():
+            with self.imported():
                 schema = self.nodes[node["class_type"]].define_schema()
             for socket in schema.inputs:
                 if socket.id not in node["inputs"]:
@@ -283,8 +284,6 @@ class Harness:
                 value = node["inputs"][socket.id]
                 if isinstance(value, list):
                     continue
-                if socket.kind == "COMBO" and value not in socket.options["options"]:
-                    return f"Value not in list: {socket.id}: {value!r}"
                 if socket.kind in ("INT", "FLOAT"):
                     if value < socket.options.get("min", value):
                         return f"Value {value} smaller than min of {socket.id}"

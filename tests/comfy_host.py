@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -49,7 +49,7 @@ class RealComfyUI:
     Args:
         path: of its source tree.
         base: gets its folders; `custom_nodes` among them.
-        packs: folders of nodes, linked into `custom_nodes`.
+        packs: folders of nodes, linked into `custom_nodes` under these names.
         environment: added to that of this process; `PYTHONPATH` most of all.
     """
 
@@ -57,15 +57,15 @@ class RealComfyUI:
         self,
         path: Path,
         base: Path,
-        packs: Sequence[Path],
+        packs: Mapping[str, Path],
         python: str = PYTHON,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = path.name
         self.base = base
         (base / "custom_nodes").mkdir(parents=True)
-        for pack in packs:
-            (base / "custom_nodes" / pack.name).symlink_to(pack)
+        for name, pack in packs.items():
+            (base / "custom_nodes" / name).symlink_to(pack)
         self.log = base / "log.txt"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -6,9 +6,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ from .comfy_host import PATHS, RealComfyUI, Run
 from .conftest import ROOT, Pixels, run_command
 from .test_wire import Answer, Asked, Reply, Server, chat, closed_port
 
-PACKS = [ROOT / "integrations" / "comfyui", ROOT / "tests" / "comfy_pack"]
+PACKS = {"qinsight": ROOT / "integrations" / "comfyui", "test_pack": ROOT / "tests" / "comfy_pack"}
 NODES = {
     "QInsightScore",
     "QInsightGate",
@@ -631,8 +634,10 @@ def test_models_of_ones_own(host: Host, files: Any, photos: list[Pixels]) -> Non
     junk = host.run(graph(tensors, "QInsightScore", 0, model="junk.onnx"))
     assert junk.status == "error"
     assert "is no ONNX model that onnxruntime can run" in str(junk.error)
-    outside = host.run(graph(tensors, "QInsightScore", 0, model="../../elsewhere.onnx"))
-    assert outside.status == "refused"
+    (host.base / "models" / "elsewhere.onnx").write_bytes(SHIPPED_WEIGHTS.read_bytes())
+    outside = host.run(graph(tensors, "QInsightScore", 0, model="../elsewhere.onnx"))
+    assert outside.status in ("refused", "error")
+    assert "elsewhere" in str(outside.error)
 
 
 def test_a_server_that_is_down_is_named(host: Host, files: Any, photos: list[Pixels]) -> None:
@@ -681,6 +686,23 @@ def test_without_the_package_one_line_of_the_log_says_so(
     assert "pip install 'qinsight-plugin[cpu]'" in line
     assert "\n" not in line
     assert "TestProbe" in host.nodes
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS or [pytest.param(Path(), marks=pytest.mark.skip)])
+def test_one_line_in_a_file_is_enough_beside_the_installed_package(
+    path: Path, tmp_path: Path
+) -> None:
+    readme = (PACKS["qinsight"] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    line = tmp_path / "line.py"
+    line.write_text(block, "utf-8")
+    host = RealComfyUI(path, tmp_path / "base", {"qinsight.py": line})
+    with contextlib.closing(host):
+        assert host.get("/object_info").keys() >= NODES
+        assert "/extensions/qinsight/qinsight.js" in host.get("/extensions")
+        assert "IMPORT FAILED" not in host.log.read_text("utf-8")
 
 
 HIDE = """
@@ -732,3 +754,54 @@ def test_the_wheel_finds_its_web_folder() -> None:
     from qinsight_plugin.integrations import comfyui
 
     assert Path(comfyui.WEB_DIRECTORY, "qinsight.js").is_file()
+
+
+# What is shipped
+
+PACK = PACKS["qinsight"]
+EXAMPLES = sorted((PACK / "example_workflows").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_workflow_fits_the_nodes(host: Host, path: Path) -> None:
+    workflow = json.loads(path.read_text("utf-8"))
+    if isinstance(host, RealComfyUI):
+        known = host.get("/object_info")
+        assert {node["type"] for node in workflow["nodes"]} <= known.keys()
+        return
+    ours = [node for node in workflow["nodes"] if node["type"] in NODES]
+    assert ours
+    for node in ours:
+        with host.imported():
+            schema = host.nodes[node["type"]].define_schema()
+        names = [socket.id for socket in schema.inputs]
+        assert {socket["name"] for socket in node["inputs"]} <= set(names)
+        assert len(node["outputs"]) == len(schema.outputs)
+        widgets = [socket for socket in schema.inputs if socket.kind != "IMAGE"]
+        for socket, value in zip(widgets, node["widgets_values"], strict=True):
+            assert value in socket.options.get("options", [value])
+
+
+def test_there_are_three_examples_with_thumbnails() -> None:
+    assert len(EXAMPLES) == 3
+    for path in EXAMPLES:
+        with PILImage.open(path.with_suffix(".jpg")) as thumbnail:
+            assert max(thumbnail.size) == 640
+
+
+def test_the_registry_is_told_the_truth() -> None:
+    text = (PACK / "pyproject.toml").read_text("utf-8")
+    told = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli").loads(text)
+    assert told["project"]["version"] == qi.__version__
+    assert told["project"]["dependencies"] == ["qinsight-plugin[cpu]"]
+    assert (PACK / "requirements.txt").read_text("utf-8").split() == ["qinsight-plugin[cpu]"]
+    assert "comfyui" not in told["project"]["name"].lower()
+    assert told["tool"]["comfy"]["requires-comfyui"] == ">=0.3.64"
+
+
+def test_the_readme_names_every_node(tmp_path: Path) -> None:
+    readme = (PACK / "README.md").read_text("utf-8")
+    host = Harness(tmp_path, PACKS)
+    with host.imported():
+        names = {host.nodes[name].define_schema().display_name for name in NODES}
+    assert set(re.findall(r"^\| (.+?) \|", readme, re.MULTILINE)) - {"node"} == names

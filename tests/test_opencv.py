@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,14 @@ def frame(photo: Path) -> Any:
     read = cv2.imread(str(photo))
     assert read is not None
     return read
+
+
+def record(path: Path, frame: Any) -> None:
+    """Three times the frame."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, frame.shape[1::-1])
+    for _ in range(3):
+        writer.write(frame)
+    writer.release()
 
 
 def test_a_frame_scores_as_its_file(photo: Path, frame: Any) -> None:
@@ -115,6 +126,21 @@ def test_what_is_no_frame_is_an_error_of_one_line(frame: Any, error: type[Except
     assert "\n" not in str(caught.value)
 
 
+def test_the_readme_runs(frame: Any, tmp_path: Path) -> None:
+    from qinsight_plugin.integrations import opencv
+
+    text = Path(opencv.__path__[0], "README.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    cv2.imwrite(str(tmp_path / "photo.jpg"), frame)
+    record(tmp_path / "clip.avi", frame)
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "map.png").is_file()
+    assert (tmp_path / "last_good.png").is_file()
+
+
 # In the style of cv2.quality
 
 
@@ -179,12 +205,8 @@ def test_the_gate_lets_the_good_frames_of_a_capture_through(frame: Any) -> None:
 
 
 def test_a_real_capture_ends(frame: Any, tmp_path: Path) -> None:
-    path = str(tmp_path / "clip.avi")
-    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"MJPG"), 10, (512, 512))
-    for _ in range(3):
-        writer.write(frame)
-    writer.release()
-    assert len(list(Gate(1.0).passed(cv2.VideoCapture(path)))) == 3
+    record(tmp_path / "clip.avi", frame)
+    assert len(list(Gate(1.0).passed(cv2.VideoCapture(str(tmp_path / "clip.avi"))))) == 3
 
 
 def test_frames_between_share_a_verdict(frame: Any) -> None:
@@ -313,6 +335,6 @@ def test_an_older_opencv_is_refused(frame: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_opencv_the_extra_is_named(frame: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cv2", None)
+    monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingExtraError, match=r"qinsight-plugin\[opencv\]"):
         score(frame)

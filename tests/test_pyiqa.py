@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,25 @@ ENDS = st.floats(-100, 100, allow_nan=False)
 
 @pytest.fixture(scope="module")
 def pyiqa() -> Any:
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("pyiqa.version")
-    # PyPI's torchvision is built for CUDA. Beside a CPU build of PyTorch its operators do not load,
-    # and its import ends where it describes this one, of which nothing here makes use.
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    if find_spec("pyiqa") is None:
+        pytest.skip("pyiqa is not installed")
+    describe_operators_of_torchvision()
     return importlib.import_module("pyiqa")
+
+
+def describe_operators_of_torchvision() -> None:
+    """PyPI's torchvision is built for CUDA: beside a CPU build of PyTorch its operators do not
+    load, and its import ends at these two, of which nothing here makes use."""
+    torch = importlib.import_module("torch")
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(library)
+
+
+_kept: list[Any] = []
+"""What PyTorch forgets when nobody holds it."""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +106,18 @@ def test_the_metric_reads_files_and_batches(
     ]
     gray = metric(tensor_of(pictures[0])[:, :1])
     assert float(gray) == np.float32(qi.score(pictures[0][..., 0]).value)
+
+
+def test_the_readme_runs(pyiqa: Any, pictures: list[Any], tmp_path: Path) -> None:
+    from qinsight_plugin.integrations import pyiqa as integration
+
+    text = Path(integration.__path__[0], "README.md").read_text("utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "photo.png"
+    PILImage.fromarray(pictures[0]).save(path)
+    printed: list[float] = []
+    exec(block.replace("photo.png", str(path)), {"print": printed.append})
+    assert printed == [np.float32(qi.score(path).value)]
 
 
 def test_it_says_that_it_is_no_loss(pyiqa: Any, pictures: list[Any]) -> None:

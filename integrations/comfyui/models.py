@@ -1,12 +1,13 @@
 """The menus of models and policies, and the scorers that they stand for.
 
 `models/iqa/` of ComfyUI holds what users add: ONNX files of `qinsight fit`, folders of reasoning
-models, TOML policies. Menus list what lies there, so a workflow from elsewhere can name nothing
-outside of it.
+models, TOML policies. Menus list what lies there, and a choice that is on no menu is refused, so
+that a workflow from elsewhere can name no other file; ComfyUI 0.3 does not see to that itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import folder_paths
@@ -49,9 +50,9 @@ def scorer_of(model: str, server: str) -> str:
     """The scorer that a choice of `model_menu` stands for.
 
     Raises:
-        ConfigError: the server's address is missing.
-        FileNotFoundError: the file is gone.
+        ConfigError: it is not on the menu, or the server's address is missing.
     """
+    require_listed(model, model_menu())
     if model in SHIPPED:
         return model
     if model == REMOTE:
@@ -61,14 +62,26 @@ def scorer_of(model: str, server: str) -> str:
 
 def reasoner_of(model: str, server: str) -> str:
     """The same of `reasoning_menu`."""
+    require_listed(model, reasoning_menu())
     if model == REMOTE:
         return remote_of(server)
     if model == LOCAL:
         return LOCAL
-    for root in folder_paths.get_folder_paths(FOLDER):
-        if Path(root, model, "config.json").is_file():
-            return f"{LOCAL}:{Path(root, model)}"
-    raise ConfigError(f"there is no model in models/{FOLDER}/{model}: choose another")
+    roots = [Path(root) for root in folder_paths.get_folder_paths(FOLDER)]
+    folder = next(root / model for root in roots if (root / model / "config.json").is_file())
+    return f"{LOCAL}:{folder}"
+
+
+def require_listed(choice: str, menu: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: it is not on the menu.
+    """
+    if choice not in menu:
+        raise ConfigError(
+            f"{choice!r} is not there: choose another, or put it into models/{FOLDER} and reload "
+            f"the page; there are {', '.join(menu)}"
+        )
 
 
 def remote_of(server: str) -> str:
@@ -81,6 +94,8 @@ def remote_of(server: str) -> str:
 
 
 def policy_path(policy: str) -> str | None:
+    """The file of a choice of `policy_menu`; None of its first."""
+    require_listed(policy, policy_menu())
     if policy == NO_POLICY:
         return None
     path: str = folder_paths.get_full_path_or_raise(FOLDER, policy)
