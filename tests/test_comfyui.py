@@ -217,7 +217,7 @@ def test_the_node_shows_a_picture_and_the_words(
     assert "blur" in lines[2]
     for entry in shown["images"]:
         with PILImage.open(saved(host, entry)) as picture:
-            assert 200 < picture.width <= 384
+            assert 128 < picture.width <= 256
 
 
 def test_sizes_may_be_mixed(host: Host, files: Any, photos: list[Pixels]) -> None:
@@ -543,6 +543,22 @@ def test_progress_is_told_picture_by_picture(host: Host, files: Any, photos: lis
     assert host.progress == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_cancelling_between_pictures(host: Host, files: Any, photos: list[Pixels]) -> None:
+    if not isinstance(host, Harness):
+        pytest.skip("a picture takes milliseconds there")
+
+    class CancelAtTheFirst(list[tuple[int, int]]):
+        def append(self, step: tuple[int, int]) -> None:
+            super().append(step)
+            host.interrupt()
+
+    host.progress = CancelAtTheFirst()
+    run = host.run(gate_graph(files(as_tensor(*photos)), threshold=2.8))
+    assert run.status == "interrupted"
+    assert host.progress == [(1, 3)]
+    host.progress = []
+
+
 # Bad input
 
 
@@ -696,9 +712,9 @@ def test_one_line_in_a_file_is_enough_beside_the_installed_package(
 ) -> None:
     readme = (PACKS["qinsight"] / "README.md").read_text("utf-8")
     (block,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    line = tmp_path / "line.py"
-    line.write_text(block, "utf-8")
-    host = RealComfyUI(path, tmp_path / "base", {"qinsight.py": line})
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text(block, "utf-8")
+    host = RealComfyUI(path, tmp_path / "base", {"qinsight": tmp_path / "pack"})
     with contextlib.closing(host):
         assert host.get("/object_info").keys() >= NODES
         assert "/extensions/qinsight/qinsight.js" in host.get("/extensions")
@@ -707,14 +723,17 @@ def test_one_line_in_a_file_is_enough_beside_the_installed_package(
 
 HIDE = """
 import sys
+from importlib.machinery import PathFinder
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *rest):
+        hidden = name.partition(".")[0] == "qinsight_plugin"
+        return None if hidden else super().find_spec(name, *rest)
+
 # Editable or not: neither a finder nor a folder leads to the package.
-sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in str(f)]
-class Hide:
-    @staticmethod
-    def find_spec(name, *_):
-        if name.split(".")[0] == "qinsight_plugin":
-            sys.path[:] = [p for p in sys.path if "qinsight" not in p]
-sys.meta_path.insert(0, Hide)
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in str(f) and f is not PathFinder]
+sys.meta_path.append(Hiding)
 """
 
 

@@ -22,7 +22,7 @@ from qinsight_plugin.report import to_row
 from .asking import Answer
 from .pictures import Levels, Tensor, rgb
 
-PREVIEW_SIDE = 384
+PREVIEW_SIDE = 256
 LOW, HIGH = 1.0, 5.0
 """The scale of all models that can be chosen: MOS."""
 
