@@ -217,7 +217,7 @@ def test_the_node_shows_a_picture_and_the_words(
     assert "blur" in lines[2]
     for entry in shown["images"]:
         with PILImage.open(saved(host, entry)) as picture:
-            assert 128 < picture.width <= 256
+            assert 160 < picture.width <= 320
 
 
 def test_sizes_may_be_mixed(host: Host, files: Any, photos: list[Pixels]) -> None:
@@ -767,6 +767,17 @@ def test_tensors_of_half_precision_are_read_as_save_image_reads_them(
         read = frame.float().numpy() if kind == torch.bfloat16 else frame.numpy()
         expected = np.clip(255.0 * read[0], 0, 255).astype(np.uint8)
         np.testing.assert_array_equal(levels_of(pictures_of([frame])[0]), expected)
+
+
+def test_a_preview_is_the_mean_of_boxes(host: Host) -> None:
+    if not isinstance(host, Harness):
+        pytest.skip("done by the harness")
+    pixels = np.random.default_rng(0).integers(0, 256, (613, 401, 3), np.uint8)
+    shrunk = host.part("showing", "shrunk")
+    expected = np.asarray(PILImage.fromarray(pixels).reduce(2))
+    np.testing.assert_array_equal(shrunk(pixels), expected)
+    large = np.repeat(np.repeat(pixels, 2, 0), 2, 1)  # of which every other row says all
+    np.testing.assert_array_equal(shrunk(large), expected)
 
 
 def test_the_wheel_finds_its_web_folder() -> None:

@@ -16,7 +16,7 @@ import comfy.utils
 import qinsight_plugin as qi
 from qinsight_plugin.errors import ImageError
 
-from .pictures import Levels, Picture, levels_of, source_of
+from .pictures import Levels, Picture, fingerprint, levels_of, source_of
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ def put_in_line(line: deque[_Place], picture: Picture, scorer: str) -> Any:
     except ImageError as error:
         line.append(_Place(picture, report=failure(picture, scorer, error)))
         return None
-    key = (scorer, levels.shape, hash(memoryview(levels.tobytes())))
+    key = (scorer, fingerprint(levels))
     known = _remembered.get(key)
     if known is not None:
         line.append(_Place(picture, levels, key, named(known, picture)))

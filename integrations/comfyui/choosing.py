@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -29,7 +28,7 @@ from .inputs import (
     server_input,
 )
 from .pictures import Picture, in_this_order, kept, levels_of, pictures_of, require_some, source_of
-from .showing import in_json, on_node, preview, say
+from .showing import in_json, in_lines, on_node, preview, say
 
 STRICT, LENIENT = "strict", "lenient"
 
@@ -258,7 +257,7 @@ class Compare(io.ComfyNode):
             [comparison.better for comparison in told],
             sure,
             [winner.tensor for winner in winners],
-            json.dumps([row(comparison) for comparison in told], ensure_ascii=False, indent=1),
+            in_lines(row(comparison) for comparison in told),
             ui={"qinsight": ["\n".join(lines)]},
         )
 

@@ -5,7 +5,7 @@ A node gets a list of tensors [B, H, W, C], float 0 to 1; the sizes may differ f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,7 +19,7 @@ Tensor: TypeAlias = Any
 Levels: TypeAlias = "npt.NDArray[np.uint8]"
 
 CHANNELS = (1, 3, 4)
-_STRIP = 1 << 15  # pixels worked on at once: they stay in the cache
+_STRIP = 1 << 15  # pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,9 +90,8 @@ def levels_of(picture: Picture) -> Levels:
         frame = frame.float()
     samples = frame.numpy()
     levels = np.empty(samples.shape, np.uint8)
-    step = max(1, _STRIP // samples.shape[1])
-    for top in range(0, len(samples), step):
-        strip = samples[top : top + step] * 255.0
+    for rows in strips(levels):
+        strip = samples[rows] * 255.0
         low, high = strip.min(), strip.max()
         # NaN makes both NaN, and compares false with everything.
         if not (low > -np.inf and high < np.inf):
@@ -102,8 +101,20 @@ def levels_of(picture: Picture) -> Levels:
             )
         if low < 0 or high > 255:
             np.clip(strip, 0, 255, out=strip)
-        levels[top : top + step] = strip
+        levels[rows] = strip
     return levels
+
+
+def strips(levels: npt.NDArray[Any]) -> Iterator[slice]:
+    """Rows, so few at a time that what is made of them stays in the cache."""
+    height, width = levels.shape[:2]
+    step = max(1, _STRIP // width)
+    return (slice(top, top + step) for top in range(0, height, step))
+
+
+def fingerprint(levels: Levels) -> object:
+    """The same for the same pixels; in this process only, and for others by a chance of 2**-64."""
+    return levels.shape, *(hash(levels[rows].tobytes()) for rows in strips(levels))
 
 
 def source_of(picture: Picture, levels: Levels) -> Any:
