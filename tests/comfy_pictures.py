@@ -137,8 +137,11 @@ def make(browser: Any, host: RealComfyUI, name: str) -> tuple[dict[str, Any], Im
 
 
 def tidy(workflow: dict[str, Any]) -> dict[str, Any]:
-    """Without where the view was, and with a checkpoint that ComfyUI's own examples name."""
-    workflow.pop("extra", None)
+    """Without where the view was and what is empty, and with a checkpoint that ComfyUI's own
+    examples name."""
+    empty = {key for key, value in workflow.items() if value is None}
+    for key in empty | {"extra", "id"}:
+        workflow.pop(key, None)
     for node in workflow["nodes"]:
         if node["type"] == "CheckpointLoaderSimple":
             node["widgets_values"] = [CHECKPOINT]

@@ -1,18 +1,25 @@
 // Shows what a QInsight node says on the node itself; ComfyUI shows its pictures.
 import { app } from "../../scripts/app.js";
-import { ComfyWidgets } from "../../scripts/widgets.js";
 
 const NAME = "qinsight_says";
+const LEAST_HEIGHT = 60;
 
-function textOf(node) {
+function wordsOf(node) {
   const found = node.widgets?.find((widget) => widget.name === NAME);
   if (found) return found;
-  const { widget } = ComfyWidgets.STRING(node, NAME, ["STRING", { multiline: true }], app);
-  widget.inputEl.readOnly = true;
-  widget.inputEl.style.opacity = 0.8;
-  // What is shown is no input: it belongs neither into a workflow nor into a prompt.
+  const box = document.createElement("textarea");
+  box.className = "comfy-multiline-input";
+  box.readOnly = true;
+  const widget = node.addDOMWidget(NAME, "text", box, {
+    // What is shown is no input: it belongs neither into a workflow nor into a prompt.
+    serialize: false,
+    getMinHeight: () => LEAST_HEIGHT,
+    getValue: () => box.value,
+    setValue: (text) => {
+      box.value = text;
+    },
+  });
   widget.serialize = false;
-  widget.options = { ...widget.options, serialize: false };
   return widget;
 }
 
@@ -24,7 +31,7 @@ app.registerExtension({
     nodeType.prototype.onExecuted = function (output) {
       before?.apply(this, arguments);
       if (!output?.qinsight) return;
-      textOf(this).value = output.qinsight.join("\n");
+      wordsOf(this).value = output.qinsight.join("\n");
       const [width, height] = this.size;
       const [, needed] = this.computeSize();
       this.setSize([width, Math.max(height, needed)]);
