@@ -68,6 +68,7 @@ class Kind:
 
     def Output(self, id: str, **options: Any) -> Socket:  # noqa: N802
         assert options.keys() <= OUTPUT_ARGUMENTS, options.keys()
+        assert options.get("display_name") or self.name == "IMAGE"  # else 0.3.64 shows the type
         return Socket(self.name, id, options)
 
 

@@ -172,6 +172,15 @@ def test_all_nodes_are_offered_and_explained(host: Host) -> None:
         for group in ("required", "optional"):
             for options in node["input"].get(group, {}).values():
                 assert options[1]["tooltip"]
+    assert known["QInsightScore"]["output_name"] == [
+        "images",
+        "scores",
+        "worst",
+        "report",
+        "quality_map",
+        "distortion",
+        "severity",
+    ]
 
 
 def test_the_log_of_the_real_one_names_no_import_error(host: Host) -> None:

@@ -24,6 +24,7 @@ from .inputs import (
     model_input,
     only,
     or_blocked,
+    output,
     report_output,
     server_input,
 )
@@ -73,10 +74,10 @@ class QualityGate(io.ComfyNode):
                 server_input(),
             ],
             outputs=[
-                io.Image.Output("passed", is_output_list=True, tooltip=f"The good ones{SIDE}"),
-                io.Image.Output("rejected", is_output_list=True, tooltip=f"The others{SIDE}"),
-                io.Boolean.Output("all_passed", tooltip="Whether none was rejected."),
-                io.Int.Output("n_passed", tooltip="How many passed."),
+                output(io.Image, "passed", is_output_list=True, tooltip=f"The good ones{SIDE}"),
+                output(io.Image, "rejected", is_output_list=True, tooltip=f"The others{SIDE}"),
+                output(io.Boolean, "all_passed", tooltip="Whether none was rejected."),
+                output(io.Int, "n_passed", tooltip="How many passed."),
                 report_output(),
             ],
             **SHARED,
@@ -148,17 +149,19 @@ class PickBest(io.ComfyNode):
                 server_input(),
             ],
             outputs=[
-                io.Image.Output(
+                output(
+                    io.Image,
                     "best",
                     is_output_list=True,
                     tooltip="The best first; one batch where all have one size.",
                 ),
-                io.Image.Output(
+                output(
+                    io.Image,
                     "rejected",
                     is_output_list=True,
                     tooltip=f"The rest, the best first, what cannot be scored last{SIDE}",
                 ),
-                io.Float.Output("scores", is_output_list=True, tooltip="Of the best ones."),
+                output(io.Float, "scores", is_output_list=True, tooltip="Of the best ones."),
                 report_output(),
             ],
             **SHARED,
@@ -221,14 +224,18 @@ class Compare(io.ComfyNode):
                 server_input(),
             ],
             outputs=[
-                io.String.Output("better", is_output_list=True, tooltip="A, B or similar."),
-                io.Float.Output(
+                output(io.String, "better", is_output_list=True, tooltip="A, B or similar."),
+                output(
+                    io.Float,
                     "probability",
                     is_output_list=True,
                     tooltip="That people prefer A. Nothing where the model tells none.",
                 ),
-                io.Image.Output(
-                    "winner", is_output_list=True, tooltip="The better one; A of two similar ones."
+                output(
+                    io.Image,
+                    "winner",
+                    is_output_list=True,
+                    tooltip="The better one; A of two similar ones.",
                 ),
                 report_output(),
             ],

@@ -46,17 +46,20 @@ def server_input() -> Any:
     )
 
 
+def output(kind: Any, name: str, **options: Any) -> Any:
+    # ComfyUI 0.3 shows the type where no name is said to be for display.
+    return kind.Output(name, **{"display_name": name, **options})
+
+
 def same_images_output() -> Any:
     # ComfyUI 0.3 wants other names for outputs than for inputs.
-    return io.Image.Output(
-        "same_images", display_name="images", is_output_list=True, tooltip="As they came."
-    )
+    options = {"display_name": "images", "is_output_list": True, "tooltip": "As they came."}
+    return output(io.Image, "same_images", **options)
 
 
 def report_output() -> Any:
-    return io.String.Output(
-        "report", tooltip="JSON: a list with all that is known of each picture, errors included."
-    )
+    tooltip = "JSON: a list with all that is known of each picture, errors included."
+    return output(io.String, "report", tooltip=tooltip)
 
 
 def only(values: Sequence[Any]) -> Any:

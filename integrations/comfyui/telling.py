@@ -23,6 +23,7 @@ from .inputs import (
     model_input,
     only,
     or_blocked,
+    output,
     report_output,
     same_images_output,
     server_input,
@@ -46,21 +47,24 @@ class QualityScore(io.ComfyNode):
             inputs=[images_input(), model_input(), server_input()],
             outputs=[
                 same_images_output(),
-                io.Float.Output("scores", is_output_list=True, tooltip="MOS, 1 to 5, in order."),
-                io.Float.Output("worst", tooltip="The lowest of the scores."),
+                output(io.Float, "scores", is_output_list=True, tooltip="MOS, 1 to 5, in order."),
+                output(io.Float, "worst", tooltip="The lowest of the scores."),
                 report_output(),
-                io.Image.Output(
+                output(
+                    io.Image,
                     "quality_map",
                     is_output_list=True,
                     tooltip="Gray, in the size of its picture: black where it looks bad (1), white "
                     "where it looks excellent (5). Nothing where the model draws none.",
                 ),
-                io.String.Output(
+                output(
+                    io.String,
                     "distortion",
                     is_output_list=True,
                     tooltip="What is most wrong: noise, compression, blur, darken, or none.",
                 ),
-                io.String.Output(
+                output(
+                    io.String,
                     "severity",
                     is_output_list=True,
                     tooltip="slight, moderate, obvious, serious, catastrophic, or none.",
@@ -118,10 +122,10 @@ class Explain(io.ComfyNode):
                 server_input(),
             ],
             outputs=[
-                io.String.Output("text", is_output_list=True, tooltip="Its reasons."),
-                io.Float.Output("scores", is_output_list=True, tooltip="MOS, 1 to 5, in order."),
-                io.String.Output("distortion", is_output_list=True),
-                io.String.Output("severity", is_output_list=True),
+                output(io.String, "text", is_output_list=True, tooltip="Its reasons."),
+                output(io.Float, "scores", is_output_list=True, tooltip="MOS, 1 to 5, in order."),
+                output(io.String, "distortion", is_output_list=True),
+                output(io.String, "severity", is_output_list=True),
                 report_output(),
             ],
             **SHARED,
@@ -170,7 +174,7 @@ class SaveWithScore(io.ComfyNode):
             ],
             outputs=[
                 same_images_output(),
-                io.String.Output("files", is_output_list=True, tooltip="Paths, in order."),
+                output(io.String, "files", is_output_list=True, tooltip="Paths, in order."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             **SHARED,
