@@ -22,6 +22,7 @@ from qinsight_plugin.errors import (
     ConfigError,
     ImageDecodeError,
     ImageTooSmallError,
+    ImageUnreadableError,
     MissingExtraError,
     WeightsError,
     WeightsNotFoundError,
@@ -188,6 +189,9 @@ class Capture:
     def __init__(self, frames: list[Any]) -> None:
         self.frames = iter(frames)
 
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
     def read(self) -> tuple[bool, Any]:
         frame = next(self.frames, None)
         return frame is not None, frame
@@ -207,6 +211,11 @@ def test_the_gate_lets_the_good_frames_of_a_capture_through(frame: Any) -> None:
 def test_a_real_capture_ends(frame: Any, tmp_path: Path) -> None:
     record(tmp_path / "clip.avi", frame)
     assert len(list(Gate(1.0).passed(cv2.VideoCapture(str(tmp_path / "clip.avi"))))) == 3
+
+
+def test_a_capture_that_is_not_open_is_an_error() -> None:
+    with pytest.raises(ImageUnreadableError, match="check the path or the camera"):
+        list(Gate(1.0).passed(cv2.VideoCapture("none.avi")))
 
 
 def test_frames_between_share_a_verdict(frame: Any) -> None:

@@ -274,7 +274,8 @@ def pairs_of(a: Sequence[Picture], b: Sequence[Picture]) -> list[tuple[Picture, 
     Raises:
         ConfigError: there are no pairs, or pictures would be left over.
     """
-    require_some(a), require_some(b)
+    require_some(a)
+    require_some(b)
     if len(a) != len(b) and 1 not in (len(a), len(b)):
         raise ConfigError(
             f"A has {len(a)} pictures and B has {len(b)}: connect as many, or a single one"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import qinsight_plugin
-from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.errors import ConfigError, ImageUnreadableError
 
 from .frames import STUDENT, Backend, Frame, scorer_for, to_source
 
@@ -56,7 +56,13 @@ class Gate:
         return self.verdict.accepted
 
     def passed(self, capture: Any) -> Iterator[Frame]:
-        """The frames of a `cv2.VideoCapture` that pass, up to its end."""
+        """The frames of a `cv2.VideoCapture` that pass, up to its end.
+
+        Raises:
+            ImageUnreadableError: it is not open, which OpenCV itself does not say.
+        """
+        if not capture.isOpened():
+            raise ImageUnreadableError("the capture is not open: check the path or the camera")
         while True:
             read, frame = capture.read()
             if not read:
