@@ -19,7 +19,7 @@ Tensor: TypeAlias = Any
 Levels: TypeAlias = "npt.NDArray[np.uint8]"
 
 CHANNELS = (1, 3, 4)
-_STRIP = 1 << 15  # pixels
+_STRIP = 1 << 16  # pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
