@@ -16,7 +16,7 @@ import comfy.utils
 import qinsight_plugin as qi
 from qinsight_plugin.errors import ImageError
 
-from .pictures import Levels, Picture, fingerprint, levels_of, source_of
+from .pictures import Levels, Picture, read, source_of
 
 T = TypeVar("T")
 
@@ -91,11 +91,11 @@ def _answers(pictures: Sequence[Picture], scorer: str) -> Generator[Answer, None
 def put_in_line(line: deque[_Place], picture: Picture, scorer: str) -> Any:
     """What to score; None where the report is known at once."""
     try:
-        levels = levels_of(picture)
+        levels, fingerprint = read(picture)
     except ImageError as error:
         line.append(_Place(picture, report=failure(picture, scorer, error)))
         return None
-    key = (scorer, fingerprint(levels))
+    key = (scorer, fingerprint)
     known = _remembered.get(key)
     if known is not None:
         line.append(_Place(picture, levels, key, named(known, picture)))

@@ -5,7 +5,7 @@ A node gets a list of tensors [B, H, W, C], float 0 to 1; the sizes may differ f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -80,7 +80,13 @@ def require_some(pictures: Sequence[Picture]) -> Sequence[Picture]:
 
 
 def levels_of(picture: Picture) -> Levels:
+    """The first of what `read` gives."""
+    return read(picture)[0]
+
+
+def read(picture: Picture) -> tuple[Levels, object]:
     """uint8 [H, W, C], clipped and truncated as SaveImage does: that is the picture to be judged.
+    And a fingerprint of it, in this process only: another picture has it by a chance of 2**-64.
 
     Raises:
         ImageDecodeError: a value is NaN or infinite.
@@ -90,7 +96,11 @@ def levels_of(picture: Picture) -> Levels:
         frame = frame.float()
     samples = frame.numpy()
     levels = np.empty(samples.shape, np.uint8)
-    for rows in strips(levels):
+    marks: list[object] = [levels.shape]
+    # So few rows at a time that what is made of them stays in the cache.
+    step = max(1, _STRIP // levels.shape[1])
+    for top in range(0, len(levels), step):
+        rows = slice(top, top + step)
         strip = samples[rows] * 255.0
         low, high = strip.min(), strip.max()
         # NaN makes both NaN, and compares false with everything.
@@ -102,19 +112,8 @@ def levels_of(picture: Picture) -> Levels:
         if low < 0 or high > 255:
             np.clip(strip, 0, 255, out=strip)
         levels[rows] = strip
-    return levels
-
-
-def strips(levels: npt.NDArray[Any]) -> Iterator[slice]:
-    """Rows, so few at a time that what is made of them stays in the cache."""
-    height, width = levels.shape[:2]
-    step = max(1, _STRIP // width)
-    return (slice(top, top + step) for top in range(0, height, step))
-
-
-def fingerprint(levels: Levels) -> object:
-    """The same for the same pixels; in this process only, and for others by a chance of 2**-64."""
-    return levels.shape, *(hash(levels[rows].tobytes()) for rows in strips(levels))
+        marks.append(hash(levels[rows].tobytes()))
+    return levels, tuple(marks)
 
 
 def source_of(picture: Picture, levels: Levels) -> Any:
