@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 @hookimpl
 def qinsight_register_scorers(register: Callable[[ScorerSpec], None]) -> None:
-    from qinsight_plugin.scorers import local, remote, student
+    from qinsight_plugin.scorers import local, opencv, pyiqa, remote, student
 
-    for scorer in (student, local, remote):
+    for scorer in (student, opencv, local, remote, pyiqa):
         register(scorer.SPEC)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,13 +73,20 @@ def _mask(badness: QualityMap, size: tuple[int, int]) -> PILImage:
 
 
 def _tinted(picture: PILImage, mask: PILImage) -> PILImage:
-    levels = np.linspace(0, len(_RAMP) - 1, 256)
-    ramp = [np.interp(levels, range(len(_RAMP)), channel) for channel in zip(*_RAMP, strict=True)]
-    colour = Image.merge("RGB", [mask.point([round(v) for v in channel]) for channel in ramp])
+    colour = Image.merge("RGB", [mask.point(channel) for channel in _ramp()])
     grey = picture.convert("L").point([round(_DIM * level) for level in range(256)])
     return Image.composite(Image.blend(grey.convert("RGB"), colour, _TINT), picture, mask)
 
 
+@lru_cache(maxsize=1)
+def _ramp() -> list[list[int]]:
+    """The 256 levels of red, green and blue."""
+    levels = np.linspace(0, len(_RAMP) - 1, 256)
+    ramp = [np.interp(levels, range(len(_RAMP)), channel) for channel in zip(*_RAMP, strict=True)]
+    return [[round(v) for v in channel] for channel in ramp]
+
+
+@lru_cache(maxsize=16)  # a loop draws it again and again
 def _legend(width: int, low: float, high: float) -> PILImage:
     """What each number looks like on a mid-grey, with the numbers under it, on black."""
     font = ImageFont.load_default()

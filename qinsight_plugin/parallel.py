@@ -22,6 +22,9 @@ def in_order(work: Callable[[T], R], items: Iterable[T], workers: int | None = N
         workers: threads; the number of cores when None.
     """
     workers = workers or os.cpu_count() or 1
+    if workers == 1:  # no thread to wait for
+        yield from map(work, items)
+        return
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="qinsight") as pool:
         try:

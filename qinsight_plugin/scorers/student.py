@@ -235,9 +235,13 @@ def runs_on_cpu(weights: Path, model: bytes) -> bool:
 
 def contract(session: Any, weights: Path) -> dict[str, Any]:
     """The fields of the spec that the model file itself decides."""
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    return contract_of(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), weights)
+
+
+def contract_of(text: str | None, weights: Path) -> dict[str, Any]:
+    """The same, of the file's metadata under `METADATA_KEY`."""
     try:
-        metadata = json.loads(text)
+        metadata = json.loads(text or "")
         return {"max_pixels": int(metadata["max_pixels"]), "min_side": int(metadata["min_side"])}
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
