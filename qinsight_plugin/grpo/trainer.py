@@ -26,17 +26,16 @@ from qinsight_plugin.errors import WeightsError
 from qinsight_plugin.grpo.config import Config
 from qinsight_plugin.grpo.judge import Judge, attempt_at
 from qinsight_plugin.grpo.processor import make_processor, messages_of
+from qinsight_plugin.grpo.run import WHOLE
 from qinsight_plugin.grpo.validation import HeldOut, figures, merit, replies
-from qinsight_plugin.reasoning.libraries import need, quiet
+from qinsight_plugin.reasoning.libraries import need
 from qinsight_plugin.reasoning.loading import Checkpoint, Loading, load_checkpoint
 from qinsight_plugin.reasoning.local import LocalModel
-
-WHOLE: Final = "whole"
-"""The file that is put into a checkpoint when all else is in it."""
 
 BEST: Final = "merit"
 
 OnAttempts = Callable[[int, Sequence[Attempt], Sequence[float]], None]
+OnHeld = Callable[[int, Sequence[Attempt]], None]
 
 
 def arguments_of(config: Config, folder: Path, *, cuda: bool, processes: int) -> GRPOConfig:
@@ -109,7 +108,9 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         rows: what to ask about, in order, each as often as it is there; see `schedule`.
         held: what to measure on; of no rows, nothing is measured.
         judge: gives the rewards.
-        on_attempts: called with the replies of each batch of this process, and their rewards.
+        on_attempts: called with the step, the replies of a batch of this process, and their
+            rewards.
+        on_held: called with the step and the replies about all that is held back.
     """
 
     def __init__(
@@ -121,10 +122,12 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         held: HeldOut,
         judge: Judge,
         on_attempts: OnAttempts | None = None,
+        on_held: OnHeld | None = None,
     ) -> None:
         datasets = need("datasets", extra="grpo")
         self._checkpoint, self._config, self._held = checkpoint, config, held
-        self._judge, self._rows, self._on_attempts = judge, rows, on_attempts
+        self._judge, self._rows = judge, rows
+        self._on_attempts, self._on_held = on_attempts, on_held
         self._judged: tuple[Any, list[list[float | None]]] = (None, [])
         # Rows are turned into conversations as they are drawn: this holds numbers only.
         order = datasets.Dataset.from_dict({"row": list(range(len(rows)))})
@@ -211,7 +214,12 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             self.control.should_training_stop = True
         return found
 
+    @property
+    def measures(self) -> bool:
+        return bool(self._held.rows)
+
     def measure(self) -> dict[str, float]:
+        """The figures of the model as it is; all processes call this together."""
         count, place = self.accelerator.num_processes, self.accelerator.process_index
         rows = self._held.rows[: len(self._held.rows) // count * count]  # as many for each
         was_training = self.model.training
@@ -231,6 +239,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
                 attempts = gather_object(replies(asked, self._held, rows[place::count]))
         finally:
             self.model.train(was_training)
+        if self._on_held is not None:
+            self._on_held(self.state.global_step, attempts)
         found = figures(attempts, self._judge)
         return {**found, BEST: merit(found, self._config.validation.metric)}
 
@@ -288,7 +298,3 @@ def require_same_reference(trainer: Trainer) -> None:
                 f"the reference for beta was loaded differently from the model: {name} differs; "
                 "set beta = 0, or report this with the version of transformers"
             )
-
-
-def silenced() -> Any:
-    return quiet()

@@ -1,0 +1,129 @@
+"""A training that learns on two CPU cores: a tiny model that knows the form of a reply and nothing
+else, and crops of photographs that were darkened, by how much being the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from PIL import Image as PILImage
+
+from qinsight_plugin.degradations import DEGRADATIONS, degrade
+from qinsight_plugin.reasoning.prompts import ask_distortion, ask_preference, ask_rating
+from qinsight_plugin.records import SEVERITIES, Image
+from qinsight_plugin.testing import Lesson, teach, tiny_checkpoint
+
+from .conftest import Pixels
+
+SIDE = 56
+LEVELS = range(6)
+TRAINED_ON: tuple[Callable[[], Pixels], ...] = (skimage.data.astronaut, skimage.data.coffee)
+HELD_BACK: tuple[Callable[[], Pixels], ...] = (skimage.data.chelsea, skimage.data.rocket)
+"""Other photographs: what is learnt by heart is no use."""
+
+
+def crop(photo: Pixels, rng: np.random.Generator) -> Pixels:
+    """A square that is neither dark nor bright on the whole, at half the size."""
+    while True:
+        y, x = (int(rng.integers(n - 2 * SIDE)) for n in photo.shape[:2])
+        part = photo[y : y + 2 * SIDE, x : x + 2 * SIDE].astype(float)
+        small = part.reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))
+        if 90 < small.mean() < 190:
+            return small.astype(np.uint8)
+
+
+def darkened(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
+    variants = list(DEGRADATIONS["darken"])
+    variant = variants[int(rng.integers(len(variants)))]
+    return degrade(pixels, "darken", variant, level, rng) if level else pixels
+
+
+def mos_of(level: int) -> float:
+    return 5 - 0.8 * level
+
+
+def write_scores(folder: Path, count: int, held: int, seed: int = 0) -> Path:
+    """Darkened crops and their labels, with a split."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    lines = ["path,mos,split"]
+    for k in range(count + held):
+        photos, split = (TRAINED_ON, "train") if k < count else (HELD_BACK, "val")
+        level = LEVELS[k % len(LEVELS)]
+        pixels = darkened(crop(photos[k // 6 % len(photos)](), rng), level, rng)
+        PILImage.fromarray(pixels).save(folder / f"{k}.png")
+        lines.append(f"{k}.png,{mos_of(level):.2f},{split}")
+    labels = folder / "scores.csv"
+    labels.write_text("\n".join(lines) + "\n")
+    return labels
+
+
+def write_degradations(folder: Path, count: int, seed: int = 1) -> Path:
+    """Darkened crops, and in words how badly, as JSON lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    lines = []
+    for k in range(count):
+        level = LEVELS[k % len(LEVELS)]
+        name = f"d{k}.png"
+        pixels = darkened(crop(TRAINED_ON[k % len(TRAINED_ON)](), rng), level, rng)
+        PILImage.fromarray(pixels).save(folder / name)
+        told = ("darken", SEVERITIES[level - 1]) if level else (None, None)
+        lines.append(json.dumps({"image": name, "distortion_class": told[0], "severity": told[1]}))
+    labels = folder / "degradations.jsonl"
+    labels.write_text("\n".join(lines) + "\n")
+    return labels
+
+
+def write_comparisons(folder: Path, count: int, seed: int = 2) -> Path:
+    """Two darkened copies of a crop beside it, in the keys of the published labels, as Parquet."""
+    import pyarrow
+    import pyarrow.parquet
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for k in range(count):
+        original = crop(TRAINED_ON[k % len(TRAINED_ON)](), rng)
+        levels = rng.permutation(LEVELS)[:2]
+        names = [f"c{k}-{letter}.png" for letter in "ABR"]
+        shown = [darkened(original, int(level), rng) for level in levels]
+        for name, pixels in zip(names, [*shown, original], strict=True):
+            PILImage.fromarray(pixels).save(folder / name)
+        better = "Image A" if levels[0] < levels[1] else "Image B"
+        rows.append(dict(zip(("ImageA", "ImageB", "ref_image"), names)) | {"result": better})
+    labels = folder / "comparisons.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), labels)
+    return labels
+
+
+def form_lessons(count: int, seed: int, tasks: Sequence[str] = ("score",)) -> list[Lesson]:
+    """Replies of the right form whose answers are drawn at random, whatever the picture."""
+    rng = np.random.default_rng(seed)
+    lessons = []
+    for k in range(count):
+        pixels = darkened(crop(TRAINED_ON[k % 2](), rng), int(rng.integers(6)), rng)
+        image = Image(pixels, "<crop>", SIDE, SIDE)
+        task = tasks[k % len(tasks)]
+        if task == "score":
+            prompt, answer = ask_rating(image), f'{{"rating": {rng.integers(2, 11) / 2:.2f}}}'
+        elif task == "degradation":
+            level = int(rng.integers(6))
+            name, severity = ("darken", SEVERITIES[level - 1]) if level else ("null", "null")
+            prompt = ask_distortion(image)
+            answer = f'{{"distortion_class": "{name}", "severity": "{severity}"}}'
+        else:
+            prompt = ask_preference(image, image, image)
+            answer = ("Image A", "Image B")[int(rng.integers(2))]
+        lessons.append(Lesson(prompt, f"<think></think>\n<answer>{answer}</answer>"))
+    return lessons
+
+
+def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 100) -> Path:
+    """A tiny model that answers in the right form, at random."""
+    tiny_checkpoint(folder, seed=seed)
+    teach(folder, form_lessons(400, seed, tasks), steps=steps, seed=seed)
+    return folder
