@@ -32,7 +32,8 @@ def crop(photo: Pixels, rng: np.random.Generator) -> Pixels:
         part = photo[y : y + 2 * SIDE, x : x + 2 * SIDE].astype(float)
         small = part.reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))
         if 90 < small.mean() < 190:
-            return small.astype(np.uint8)
+            pixels: Pixels = small.astype(np.uint8)
+            return pixels
 
 
 def darkened(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
@@ -94,7 +95,9 @@ def write_comparisons(folder: Path, count: int, seed: int = 2) -> Path:
         for name, pixels in zip(names, [*shown, original], strict=True):
             PILImage.fromarray(pixels).save(folder / name)
         better = "Image A" if levels[0] < levels[1] else "Image B"
-        rows.append(dict(zip(("ImageA", "ImageB", "ref_image"), names)) | {"result": better})
+        rows.append(
+            dict(zip(("ImageA", "ImageB", "ref_image"), names, strict=True)) | {"result": better}
+        )
     labels = folder / "comparisons.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), labels)
     return labels

@@ -81,7 +81,9 @@ def _figures(rows: Rows, outcome: Outcome) -> str:
         task = name.partition("/")[0]
         n = sum(row.task == task for row in rows.held) or len(rows.held)
         before = outcome.start.get(name)
-        lines.append(f"| {name} | {n} | {'' if before is None else f'{before:.3f}'} | {value:.3f} |")
+        lines.append(
+            f"| {name} | {n} | {'' if before is None else f'{before:.3f}'} | {value:.3f} |"
+        )
     return "\n".join(lines)
 
 

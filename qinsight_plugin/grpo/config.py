@@ -1,10 +1,10 @@
 """How to train, as one TOML file.
 
-Every default is the value that Q-Insight was published with, where one was: in the paper (arXiv
-2503.22679, section 4.1), in `run_qinsight_score_and_dist.sh` and the trainer that it starts
-(github.com/bytedance/Q-Insight, commit 08308fdb21c104f5ce09a99569391e1488f421be). Ours are: `[lora]`,
-`[validation]`, `pixels`, which is what the published demos and our scorer show a model, and
-`max_tokens`, which was 256 in the published trainer's defaults and is a scorer's limit elsewhere.
+Every default is the value that Q-Insight was published with: in the paper (arXiv 2503.22679), in
+`run_qinsight_score_and_dist.sh`, or as a default of the trainer that it starts
+(github.com/bytedance/Q-Insight, commit 08308fdb21c1). Ours are `[lora]`, `[validation]`, and
+`pixels`, which is what the published demos and our scorer show a model; the published training let
+it see up to 12,845,056.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ else:
     import tomli as tomllib
 
 T = TypeVar("T")
+
+PUBLISHED = ("format", "threshold", "degradation", "comparison")
+"""The rewards of the published training, each with weight 1."""
 
 Metric: TypeAlias = Literal["srcc", "plcc", "accuracy"]
 
@@ -159,9 +162,7 @@ class Config:
     model: str
     output: Path
     data: tuple[DataSet, ...]
-    rewards: Mapping[str, Any] = field(
-        default_factory=lambda: dict.fromkeys(("format", "threshold", "degradation", "comparison"), 1)
-    )
+    rewards: Mapping[str, Any] = field(default_factory=lambda: dict.fromkeys(PUBLISHED, 1))
     train: Optimisation = field(default_factory=Optimisation)
     lora: Lora = field(default_factory=Lora)
     validation: Validation = field(default_factory=Validation)
@@ -258,7 +259,7 @@ class _Reader:
             return self._number(name, value, kind, where)
         choices = {"Task": TASKS, "Metric": get_args(Metric)}.get(kind, ())
         if kind.startswith("Literal"):
-            choices = tuple(word.strip("\" ") for word in kind[8:-1].split(","))
+            choices = tuple(word.strip('" ') for word in kind[8:-1].split(","))
         if choices and value not in choices:
             raise self.error(
                 f"{where}: {name} must be one of {', '.join(filter(None, choices))}, not {value!r}"
@@ -271,8 +272,8 @@ class _Reader:
 
     def _number(self, name: str, value: Any, kind: str, where: str) -> float:
         whole = kind.startswith("int")
-        allowed: tuple[type, ...] = (int,) if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, allowed) or not math.isfinite(value):
+        number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
             word = "a whole number" if whole else "a number"
             raise self.error(f"{where}: {name} must be {word}, not {value!r}")
         low, high = _LIMITS.get(name, (0, sys.float_info.max))
@@ -331,7 +332,9 @@ def wanted_rewards(
         weight = reader.value("weight", settings.pop("weight", 1), "float", where)
         for key in settings:
             if key not in spec.settings:
-                raise reader.error(f"{where} has the unknown setting {key!r}{meant(key, spec.settings)}")
+                raise reader.error(
+                    f"{where} has the unknown setting {key!r}{meant(key, spec.settings)}"
+                )
             settings[key] = reader.value(key, settings[key], "float", where)
         if tasks & set(spec.tasks):
             wanted.append(Wanted(spec, weight, {**spec.settings, **settings}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
@@ -23,7 +22,7 @@ _SAMPLES = 4
 """Groups of replies that are written down at each measurement."""
 
 
-class Diary(TrainerCallback):  # type: ignore[misc]
+class Diary(TrainerCallback):
     """Keeps the records of a training, in its main process.
 
     Args:

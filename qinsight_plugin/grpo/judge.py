@@ -82,7 +82,9 @@ def _rewarded(wanted: Wanted, attempts: Sequence[Attempt]) -> list[float]:
         )
     for value, one in zip(values, attempts, strict=True):
         if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise RewardError(f"reward {name} gave {value!r}, no finite number, to {_describe(one)}")
+            raise RewardError(
+                f"reward {name} gave {value!r}, no finite number, to {_describe(one)}"
+            )
     return [float(value) for value in values]
 
 

@@ -91,7 +91,9 @@ def _fixed(config: Config, parameters: int, shards: int) -> float:
         return weight * parameters  # of the adapters all is less than a hundredth of that
     reference = 2 if config.train.beta else 0
     if shards > 1:
-        return (2 + 2 + 4 + 8 + reference) * parameters / shards + 2 * parameters  # gathered to write
+        return (
+            2 + 2 + 4 + 8 + reference
+        ) * parameters / shards + 2 * parameters  # gathered to write
     return (4 + 4 + 8 + 2 * reference) * parameters
 
 

@@ -98,9 +98,7 @@ def make_processor(encoder: Encoder) -> Any:
             """The text of one conversation, or of several their tokens and patches."""
             if not tokenize:
                 return encoder.text(_prompt(conversation))
-            rows = [
-                encoded(encoder.text(_prompt(one)), tuple(_paths(one))) for one in conversation
-            ]
+            rows = [encoded(encoder.text(_prompt(one)), tuple(_paths(one))) for one in conversation]
             batch = encoder.batch(rows, [()] * len(rows))
             tokens = [row.tokens for row in rows]
             kinds = [[int(t == encoder.image_token) for t in row] for row in tokens]
@@ -111,7 +109,10 @@ def make_processor(encoder: Encoder) -> Any:
         ) -> Mapping[str, torch.Tensor]:
             """Rendered prompts, filled up on the left."""
             rows = [encoded(t, tuple(paths)) for t, paths in zip(text, images, strict=True)]
-            return transformers.BatchFeature(encoder.batch(rows, [()] * len(rows)))
+            batch: Mapping[str, torch.Tensor] = transformers.BatchFeature(
+                encoder.batch(rows, [()] * len(rows))
+            )
+            return batch
 
         def batch_decode(self, *arguments: Any, **settings: Any) -> list[str]:
             texts: list[str] = self.tokenizer.batch_decode(

@@ -1,10 +1,10 @@
 """The built-in rewards: pure functions of what was asked and what was answered.
 
-Where they depart from those that Q-Insight was trained with, github.com/bytedance/Q-Insight, commit
-08308fdb21c104f5ce09a99569391e1488f421be, `qinsight_multi_task.py`: the published `format` refuses the
-one-line form that its own system prompt shows, and fenced JSON; the published degradation reward
-gives nothing to JSON's null; answers are found by patterns that take "4.2.2" for a rating. Here
-they are read as the scorer reads them.
+Where they depart from those that Q-Insight was trained with (`qinsight_multi_task.py` in
+github.com/bytedance/Q-Insight, commit 08308fdb21c1): the published `format` refuses the one-line
+form that its own system prompt shows, and fenced JSON; the published degradation reward gives
+nothing to JSON's null; answers are found by patterns that take "4.2.2" for a rating. Here they are
+read as the scorer reads them.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def _off(attempt: Attempt) -> float:
 def rank(attempts: Sequence[Attempt], *, spread: float) -> list[float]:
     """How well a rating orders its picture among the others of the batch, 0 to 1.
 
-    After VisualQuality-R1 (arXiv 2505.14460): by Thurstone's law the chance that picture i is better
-    than j is Phi((r - m_j) / sqrt(v_i + v_j + spread)), for one rating r of i, the mean m_j of the
-    ratings of j, and the variances v of each picture's ratings. The reward is the fidelity
+    After VisualQuality-R1 (arXiv 2505.14460): by Thurstone's law the chance that picture i is
+    better than j is Phi((r - m_j) / sqrt(v_i + v_j + spread)), for one rating r of i, the mean m_j
+    of the ratings of j, and the variances v of each picture's ratings. The reward is the fidelity
     sqrt(p q) + sqrt((1-p)(1-q)) of that chance p and the truth q (1, 0, or 1/2 where both are
     rated alike), mean over all other pictures that have a readable rating. Without any there is
     nothing to order, and the reward is 0 for all.
@@ -84,9 +84,7 @@ def rank(attempts: Sequence[Attempt], *, spread: float) -> list[float]:
             deviation = math.sqrt(variances[one.group] + variances[other] + spread)
             chance = _normal((one.answer - means[other]) / deviation)
             truth = 0.5 + 0.5 * _sign(truths[one.group] - truths[other])
-            fidelities.append(
-                math.sqrt(chance * truth) + math.sqrt((1 - chance) * (1 - truth))
-            )
+            fidelities.append(math.sqrt(chance * truth) + math.sqrt((1 - chance) * (1 - truth)))
         rewards.append(statistics.fmean(fidelities))
     return rewards
 
@@ -117,8 +115,9 @@ def degradation(attempts: Sequence[Attempt], *, name: float, severity: float) ->
 def _degradation(answer: object, truth: object, name: float, severity: float) -> float:
     if answer == truth:
         return name + severity
-    both = isinstance(answer, Distortion) and isinstance(truth, Distortion)
-    return name if both and answer.name == truth.name else 0.0
+    if isinstance(answer, Distortion) and isinstance(truth, Distortion):
+        return name if answer.name == truth.name else 0.0
+    return 0.0
 
 
 def comparison(attempts: Sequence[Attempt]) -> list[float]:

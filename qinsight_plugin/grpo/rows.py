@@ -236,7 +236,8 @@ def _distortion(name: str, severity: str) -> Distortion | None:
         return None
     if name not in DISTORTIONS:
         raise _WrongError(
-            f"the prompt names no distortion {shown(name)!r}: write {', '.join(DISTORTIONS)} or null"
+            f"the prompt names no distortion {shown(name)!r}: write {', '.join(DISTORTIONS)}, or "
+            "null"
         )
     if severity not in SEVERITIES:
         raise _WrongError(

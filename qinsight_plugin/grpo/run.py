@@ -1,13 +1,13 @@
 """The folder of a training: whose it is, where it stands, and its curve.
 
-    OUTPUT/
-      run.json             what it was started with; another start is refused
-      curve.jsonl          a line a step, and one a measurement; nothing is in it twice
-      samples/             replies as text
-      checkpoints/         the newest and the best
-      curves/              pictures of the curve
-      tensorboard/         the same for TensorBoard
-      model/               what `reasoning:OUTPUT/model` loads, and its card; there when all is done
+OUTPUT/
+  run.json             what it was started with; another start is refused
+  curve.jsonl          a line a step, and one a measurement; nothing is in it twice
+  samples/             replies as text
+  checkpoints/         the newest and the best
+  curves/              pictures of the curve
+  tensorboard/         the same for TensorBoard
+  model/               what `reasoning:OUTPUT/model` loads, and its card; there when all is done
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def adapters_of(config: Config) -> LoraConfig | None:
         return None
     return LoraConfig(
         r=config.lora.rank,
-        lora_alpha=config.lora.alpha,
+        lora_alpha=config.lora.alpha,  # type: ignore[arg-type]  # any number
         lora_dropout=config.lora.dropout,
         target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
         task_type="CAUSAL_LM",
@@ -207,9 +207,8 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         found = self.measure()
         found = {f"eval_{name}": value for name, value in found.items()}
         self.log(dict(found))
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, found
-        )
+        after = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        self.control: Any = after
         if self._exhausted():
             self.control.should_training_stop = True
         return found

@@ -299,7 +299,7 @@ class _Training:
         draft.replace(folder.model)
 
 
-class _Start(TrainerCallback):  # type: ignore[misc]
+class _Start(TrainerCallback):
     """Measures before the first step."""
 
     def __init__(self, trainer: Trainer, diary: Diary | None) -> None:
