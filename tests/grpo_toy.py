@@ -1,5 +1,5 @@
-"""A training that learns on two CPU cores: a tiny model that knows the form of a reply and nothing
-else, and crops of photographs that were darkened, by how much being the truth."""
+"""A training that learns on two CPU cores: a tiny model that says how dark a picture is and answers
+at random, and crops of photographs that were darkened, by how much being the truth."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def write_comparisons(folder: Path, count: int, seed: int = 2) -> Path:
 
 
 def form_lessons(count: int, seed: int, tasks: Sequence[str] = ("score",)) -> list[Lesson]:
-    """Replies of the right form whose answers are drawn at random, whatever the picture."""
+    """Replies that say rightly how dark a picture is, and then answer at random."""
     rng = np.random.default_rng(seed)
     lessons = []
     for k in range(count):
@@ -121,12 +121,20 @@ def form_lessons(count: int, seed: int, tasks: Sequence[str] = ("score",)) -> li
         else:
             prompt = ask_preference(image, image, image)
             answer = ("Image A", "Image B")[int(rng.integers(2))]
-        lessons.append(Lesson(prompt, f"<think></think>\n<answer>{answer}</answer>"))
+        thought = f"The darkness is {darkness(pixels)}."
+        lessons.append(
+            Lesson(prompt, f"<think>\n{thought}\n</think>\n<answer>\n{answer}\n</answer>")
+        )
     return lessons
 
 
-def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 100) -> Path:
-    """A tiny model that answers in the right form, at random."""
+def darkness(pixels: Pixels) -> str:
+    """The mean level in words."""
+    return SEVERITIES[4 - min(int(pixels.mean() / 30), 4)]
+
+
+def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 150) -> Path:
+    """A tiny model that sees how dark a picture is, answers in the right form, and at random."""
     tiny_checkpoint(folder, seed=seed)
-    teach(folder, form_lessons(400, seed, tasks), steps=steps, seed=seed)
+    teach(folder, form_lessons(600, seed, tasks), steps=steps, seed=seed)
     return folder

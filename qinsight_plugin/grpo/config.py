@@ -259,7 +259,7 @@ class _Reader:
             return self._number(name, value, kind, where)
         choices = {"Task": TASKS, "Metric": get_args(Metric)}.get(kind, ())
         if kind.startswith("Literal"):
-            choices = tuple(word.strip('" ') for word in kind[8:-1].split(","))
+            choices = tuple(word.strip("'\" ") for word in kind[8:-1].split(","))
         if choices and value not in choices:
             raise self.error(
                 f"{where}: {name} must be one of {', '.join(filter(None, choices))}, not {value!r}"

@@ -196,13 +196,13 @@ def _pictures(row: Row, task: Task, folder: Path) -> tuple[Path, ...]:
     if task == "comparison" and _word(row, REFERENCE) not in _NONE:
         roles.append(REFERENCE)
     paths = tuple(folder / row.cells[role] for role in roles)
-    for path in paths:
+    for role, path in zip(roles, paths, strict=True):
         try:
             found = path.is_file()
         except OSError:  # a name too long for the system, or a folder closed to us
             found = False
         if not found:
-            raise _WrongError(f"there is no picture {shown(str(path))}")
+            raise _WrongError(f"there is no picture {shown(row.cells[role])} in {folder}")
     if task == "comparison" and paths[0].resolve() == paths[1].resolve():
         raise _WrongError("a picture is compared with itself")
     return paths
