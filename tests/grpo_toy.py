@@ -1,39 +1,31 @@
 """A training that learns on two CPU cores: a tiny model that says how dark a picture is and answers
-at random, and crops of photographs that were darkened, by how much being the truth."""
+at random, and light pictures that were darkened, by how much being the truth."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import skimage.data
 from PIL import Image as PILImage
 
 from qinsight_plugin.degradations import DEGRADATIONS, degrade
 from qinsight_plugin.reasoning.prompts import ask_distortion, ask_preference, ask_rating
 from qinsight_plugin.records import SEVERITIES, Image
-from qinsight_plugin.testing import Lesson, teach, tiny_checkpoint
+from qinsight_plugin.testing import Lesson, picture_of, teach, tiny_checkpoint
 
 from .conftest import Pixels
 
 SIDE = 56
 LEVELS = range(6)
-TRAINED_ON: tuple[Callable[[], Pixels], ...] = (skimage.data.astronaut, skimage.data.coffee)
-HELD_BACK: tuple[Callable[[], Pixels], ...] = (skimage.data.chelsea, skimage.data.rocket)
-"""Other photographs: what is learnt by heart is no use."""
 
 
-def crop(photo: Pixels, rng: np.random.Generator) -> Pixels:
-    """A square that is neither dark nor bright on the whole, at half the size."""
-    while True:
-        y, x = (int(rng.integers(n - 2 * SIDE)) for n in photo.shape[:2])
-        part = photo[y : y + 2 * SIDE, x : x + 2 * SIDE].astype(float)
-        small = part.reshape(SIDE, 2, SIDE, 2, 3).mean((1, 3))
-        if 90 < small.mean() < 190:
-            pixels: Pixels = small.astype(np.uint8)
-            return pixels
+def textured(rng: np.random.Generator) -> Pixels:
+    """A light picture: flat, shaded or noisy, in a tint of its own."""
+    grey = picture_of(rng.uniform(0.75, 0.9), int(rng.integers(2**32))).pixels[:SIDE, :SIDE]
+    tint = rng.uniform(0.85, 1, 3)
+    return np.rint(grey * tint).astype(np.uint8)
 
 
 def darkened(pixels: Pixels, level: int, rng: np.random.Generator) -> Pixels:
@@ -47,14 +39,14 @@ def mos_of(level: int) -> float:
 
 
 def write_scores(folder: Path, count: int, held: int, seed: int = 0) -> Path:
-    """Darkened crops and their labels, with a split."""
+    """Darkened pictures and their labels, with a split."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     lines = ["path,mos,split"]
     for k in range(count + held):
-        photos, split = (TRAINED_ON, "train") if k < count else (HELD_BACK, "val")
+        split = "train" if k < count else "val"
         level = LEVELS[k % len(LEVELS)]
-        pixels = darkened(crop(photos[k // 6 % len(photos)](), rng), level, rng)
+        pixels = darkened(textured(rng), level, rng)
         PILImage.fromarray(pixels).save(folder / f"{k}.png")
         lines.append(f"{k}.png,{mos_of(level):.2f},{split}")
     labels = folder / "scores.csv"
@@ -63,14 +55,14 @@ def write_scores(folder: Path, count: int, held: int, seed: int = 0) -> Path:
 
 
 def write_degradations(folder: Path, count: int, seed: int = 1) -> Path:
-    """Darkened crops, and in words how badly, as JSON lines."""
+    """Darkened pictures, and in words how badly, as JSON lines."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     lines = []
     for k in range(count):
         level = LEVELS[k % len(LEVELS)]
         name = f"d{k}.png"
-        pixels = darkened(crop(TRAINED_ON[k % len(TRAINED_ON)](), rng), level, rng)
+        pixels = darkened(textured(rng), level, rng)
         PILImage.fromarray(pixels).save(folder / name)
         told = ("darken", SEVERITIES[level - 1]) if level else (None, None)
         lines.append(json.dumps({"image": name, "distortion_class": told[0], "severity": told[1]}))
@@ -80,7 +72,7 @@ def write_degradations(folder: Path, count: int, seed: int = 1) -> Path:
 
 
 def write_comparisons(folder: Path, count: int, seed: int = 2) -> Path:
-    """Two darkened copies of a crop beside it, in the keys of the published labels, as Parquet."""
+    """Two darkened copies of a picture beside it, in the published keys, as Parquet."""
     import pyarrow
     import pyarrow.parquet
 
@@ -88,7 +80,7 @@ def write_comparisons(folder: Path, count: int, seed: int = 2) -> Path:
     rng = np.random.default_rng(seed)
     rows = []
     for k in range(count):
-        original = crop(TRAINED_ON[k % len(TRAINED_ON)](), rng)
+        original = textured(rng)
         levels = rng.permutation(LEVELS)[:2]
         names = [f"c{k}-{letter}.png" for letter in "ABR"]
         shown = [darkened(original, int(level), rng) for level in levels]
@@ -108,11 +100,12 @@ def form_lessons(count: int, seed: int, tasks: Sequence[str] = ("score",)) -> li
     rng = np.random.default_rng(seed)
     lessons = []
     for k in range(count):
-        pixels = darkened(crop(TRAINED_ON[k % 2](), rng), int(rng.integers(6)), rng)
-        image = Image(pixels, "<crop>", SIDE, SIDE)
+        pixels = darkened(textured(rng), int(rng.integers(6)), rng)
+        image = Image(pixels, "<picture>", SIDE, SIDE)
         task = tasks[k % len(tasks)]
         if task == "score":
-            prompt, answer = ask_rating(image), f'{{"rating": {rng.integers(2, 11) / 2:.2f}}}'
+            rating = mos_of(int(rng.integers(6)))
+            prompt, answer = ask_rating(image), f'{{"rating": {rating:.2f}}}'
         elif task == "degradation":
             level = int(rng.integers(6))
             name, severity = ("darken", SEVERITIES[level - 1]) if level else ("null", "null")
@@ -130,10 +123,10 @@ def form_lessons(count: int, seed: int, tasks: Sequence[str] = ("score",)) -> li
 
 def darkness(pixels: Pixels) -> str:
     """The mean level in words."""
-    return SEVERITIES[4 - min(int(pixels.mean() / 30), 4)]
+    return SEVERITIES[4 - min(int(pixels.mean() / 42), 4)]
 
 
-def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 150) -> Path:
+def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 220) -> Path:
     """A tiny model that sees how dark a picture is, answers in the right form, and at random."""
     tiny_checkpoint(folder, seed=seed)
     teach(folder, form_lessons(600, seed, tasks), steps=steps, seed=seed)

@@ -189,7 +189,8 @@ def test_what_a_training_leaves_behind(runs: Any) -> None:
     text = (out / "samples" / "step-000006.txt").read_text()
     assert text.count("--- reward") == 8
     assert "truth:" in text
-    held = [json.loads(line) for line in (out / "held-out" / "step-000006.jsonl").open()]
+    lines = (out / "held-out" / "step-000006.jsonl").read_text().splitlines()
+    held = [json.loads(line) for line in lines]
     assert len(held) == 9
     assert {"row", "task", "picture", "truth", "answer", "reply"} == set(held[0])
     card = (out / "model" / "README.md").read_text()
