@@ -104,8 +104,7 @@ def form_lessons(count: int, seed: int, tasks: Sequence[str] = ("score",)) -> li
         image = Image(pixels, "<picture>", SIDE, SIDE)
         task = tasks[k % len(tasks)]
         if task == "score":
-            rating = mos_of(int(rng.integers(6)))
-            prompt, answer = ask_rating(image), f'{{"rating": {rating:.2f}}}'
+            prompt, answer = ask_rating(image), f'{{"rating": {rng.integers(1, 6)}.00}}'
         elif task == "degradation":
             level = int(rng.integers(6))
             name, severity = ("darken", SEVERITIES[level - 1]) if level else ("null", "null")
@@ -129,5 +128,5 @@ def darkness(pixels: Pixels) -> str:
 def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 220) -> Path:
     """A tiny model that sees how dark a picture is, answers in the right form, and at random."""
     tiny_checkpoint(folder, seed=seed)
-    teach(folder, form_lessons(600, seed, tasks), steps=steps, seed=seed)
+    teach(folder, form_lessons(1500, seed, tasks), steps=steps, seed=seed)
     return folder

@@ -10,11 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qinsight_plugin.attempts import TASKS
 from qinsight_plugin.errors import ConfigError, WeightsError
 from qinsight_plugin.grpo import memory
-from qinsight_plugin.grpo.config import Config, read_config, wanted_rewards
+from qinsight_plugin.grpo.config import (
+    PUBLISHED,
+    Config,
+    Optimisation,
+    read_config,
+    tomllib,
+    wanted_rewards,
+)
 from qinsight_plugin.grpo.rewards import SPECS
 from qinsight_plugin.grpo.schedule import schedule
+
+from .conftest import ROOT
 
 SPECS_BY_NAME = {spec.name: spec for spec in SPECS}
 
@@ -218,3 +228,17 @@ def test_a_model_that_is_none(tmp_path: Path) -> None:
     config = config_of(tmp_path, SMALLEST.replace("ByteDance/Q-Insight", "empty"))
     with pytest.raises(WeightsError, match=r"config of .*empty cannot be read"):
         memory.require_room(config)
+
+
+def test_the_readme_names_every_published_setting_with_its_value(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text("utf-8").partition("## Train the reasoning model")[2]
+    text = section.partition("```toml\n")[2].partition("```")[0]
+    config = config_of(tmp_path, text)
+    assert config.train == Optimisation()
+    told = tomllib.loads(text)
+    assert set(told["train"]) == {field.name for field in dataclasses.fields(Optimisation)}
+    wanted = {one.spec.name: one for one in wanted_rewards(config, SPECS_BY_NAME, tmp_path)}
+    assert set(wanted) == set(PUBLISHED)
+    for name, one in wanted.items():
+        assert (one.weight, one.settings) == (1.0, SPECS_BY_NAME[name].settings)
+    assert {one.task for one in config.data} == set(TASKS)

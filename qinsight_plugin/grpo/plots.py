@@ -95,3 +95,19 @@ def save(figures: Mapping[str, Any], folder: Path) -> list[Path]:
 
 def _matplotlib(module: str) -> ModuleType:
     return require(module, package="matplotlib", extra="grpo", purpose="drawing the curve")
+
+
+def draw_seeds(curves: Mapping[int, Sequence[Entry]], path: Path) -> None:
+    """What was held back, in several trainings that differ in their seed alone, 800 pixels wide."""
+    figure = _matplotlib("matplotlib.figure").Figure(figsize=(8, 3.2), layout="constrained")
+    _matplotlib("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    for axes, name in zip(figure.subplots(1, 2), ("score/srcc", "reward"), strict=True):
+        for (seed, entries), colour in zip(curves.items(), _COLOURS, strict=False):
+            points = [(e["step"], e[name]) for e in entries if _has(e, "held out", name)]
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, "o-", color=colour, markersize=3, label=f"seed {seed}")
+        axes.set_title(f"{name}, held back")
+        axes.set_xlabel("Optimiser step")
+        axes.grid(color="0.9")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=100)

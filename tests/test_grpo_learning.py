@@ -1,0 +1,87 @@
+"""That a model learns by GRPO what is in pictures, and not only to please on the average."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qinsight_plugin.grpo.run import read_curve
+
+from .conftest import run_command
+from .grpo_toy import beginner, write_scores
+
+SEEDS = (0, 1, 2)
+
+SETTINGS = """
+model = "model"
+output = "out"
+
+[[data]]
+task = "score"
+labels = "data/scores.csv"
+scale = [1, 5]
+
+[rewards]
+format = 0.5
+continuous = 1
+
+[train]
+epochs = 1
+generations = 8
+batch = 64
+per_device = 64
+max_tokens = 40
+learning_rate = 2e-3
+seed = {seed}
+
+[validation]
+every = 10
+"""
+
+
+def learn(folder: Path, seed: int) -> list[dict[str, Any]]:
+    """The curve of a training of a beginner on 640 pictures, measured on 90 others."""
+    beginner(folder / "model", seed)
+    write_scores(folder / "data", 640, 90, seed)
+    config = folder / "run.toml"
+    config.write_text(SETTINGS.format(seed=seed))
+    done = run_command("train", "grpo", config, env={"OMP_NUM_THREADS": "1"}, timeout=1500)
+    assert done.returncode == 0, done.stderr
+    return read_curve(folder / "out" / "curve.jsonl")
+
+
+def summary(seed: int, curve: Sequence[dict[str, Any]]) -> str:
+    held = [entry for entry in curve if entry["kind"] == "held out"]
+    best = max(held[1:], key=lambda entry: entry["merit"])
+    shown = [f"{e['score/srcc']:.2f} {e['reward']:.2f}" for e in (held[0], best)]
+    return f"| {seed} | {shown[0]} | {shown[1]} | {best['step']} |"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_beginner_learns_how_dark_is_how_bad(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curve = learn(tmp_path, seed)
+    with capsys.disabled():
+        print(f"\n| seed | SRCC, reward before | after | step |\n{summary(seed, curve)}")
+    held = [entry for entry in curve if entry["kind"] == "held out"]
+    start, best = held[0], max(held[1:], key=lambda entry: entry["merit"])
+    assert best["score/srcc"] > max(0.6, start["score/srcc"] + 0.1)
+    assert best["reward"] > start["reward"] + 0.15
+    assert best["score/unreadable"] < 0.05
+
+
+if __name__ == "__main__":  # python -m tests.test_grpo_learning FOLDER: draws the README's picture
+    import sys
+
+    from qinsight_plugin.grpo.plots import draw_seeds
+
+    home = Path(sys.argv[1])
+    curves = {seed: learn(home / str(seed), seed) for seed in SEEDS}
+    print("\n".join(summary(seed, curve) for seed, curve in curves.items()))
+    draw_seeds(curves, Path(os.fspath(sys.argv[2])))
