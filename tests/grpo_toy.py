@@ -1,5 +1,5 @@
-"""A training that learns on two CPU cores: a tiny model that says how dark a picture is and answers
-at random, and light pictures that were darkened, by how much being the truth."""
+"""A training that learns on two CPU cores: a tiny model that sees how dark a picture is and rates it on
+a scrambled scale, and light pictures that were darkened, by how much being the truth."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from .conftest import Pixels
 
 SIDE = 56
 LEVELS = range(6)
+SCRAMBLED = (2, 5, 1, 4, 3)
+"""What a beginner makes of a slight to a catastrophic darkness."""
 
 
 def textured(rng: np.random.Generator) -> Pixels:
@@ -96,7 +98,8 @@ def write_comparisons(folder: Path, count: int, seed: int = 2) -> Path:
 
 
 def form_lessons(count: int, seed: int, tasks: Sequence[str] = ("score",)) -> list[Lesson]:
-    """Replies that say rightly how dark a picture is, and then answer at random."""
+    """Replies that say rightly how dark a picture is. Ratings then are on a scrambled scale every
+    other time, and else, as all other answers, drawn at random."""
     rng = np.random.default_rng(seed)
     lessons = []
     for k in range(count):
@@ -104,7 +107,9 @@ def form_lessons(count: int, seed: int, tasks: Sequence[str] = ("score",)) -> li
         image = Image(pixels, "<picture>", SIDE, SIDE)
         task = tasks[k % len(tasks)]
         if task == "score":
-            prompt, answer = ask_rating(image), f'{{"rating": {rng.integers(1, 6)}.00}}'
+            scrambled = SCRAMBLED[SEVERITIES.index(darkness(pixels))]
+            rating = scrambled if rng.uniform() < 0.5 else rng.integers(1, 6)
+            prompt, answer = ask_rating(image), f'{{"rating": {rating}.00}}'
         elif task == "degradation":
             level = int(rng.integers(6))
             name, severity = ("darken", SEVERITIES[level - 1]) if level else ("null", "null")
@@ -125,8 +130,8 @@ def darkness(pixels: Pixels) -> str:
     return SEVERITIES[4 - min(int(pixels.mean() / 42), 4)]
 
 
-def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 220) -> Path:
-    """A tiny model that sees how dark a picture is, answers in the right form, and at random."""
+def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 300) -> Path:
+    """A tiny model that sees how dark a picture is and answers in the right form, but not rightly."""
     tiny_checkpoint(folder, seed=seed)
     teach(folder, form_lessons(1500, seed, tasks), steps=steps, seed=seed)
     return folder

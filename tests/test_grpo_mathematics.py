@@ -98,7 +98,7 @@ def batch_of(trainer: Trainer) -> tuple[dict[str, Any], Rows]:
         seen.append(np.array(trainer._judge.totals(columns)))
         return columns
 
-    trainer._judge_batch = watched  # type: ignore[method-assign]
+    trainer._judge_batch = watched  # type: ignore[method-assign, assignment]
     trainer.model.train()
     with quiet():
         batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))

@@ -16,7 +16,14 @@ import pytest
 from PIL import Image as PILImage
 
 from qinsight_plugin.errors import ConfigError
-from qinsight_plugin.grpo.run import WHOLE, Curve, RunFolder, read_curve, write_whole
+from qinsight_plugin.grpo.run import (
+    WHOLE,
+    Curve,
+    RunFolder,
+    newest_checkpoint,
+    read_curve,
+    write_whole,
+)
 
 from .conftest import ROOT, Run, run_command
 from .grpo_toy import write_comparisons, write_degradations, write_scores
@@ -346,12 +353,13 @@ def test_a_run_folder_is_one_training_at_a_time(tmp_path: Path) -> None:
 
 def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out", {})
-    assert folder.newest() is None
+    assert newest_checkpoint(folder.folder) is None
     for step, whole in ((2, True), (10, True), (12, False)):
         path = folder.checkpoints / f"checkpoint-{step}"
         path.mkdir(parents=True)
         if whole:
             write_whole(path / WHOLE, "")
-    assert folder.newest() == folder.checkpoints / "checkpoint-10"
-    assert not (folder.checkpoints / "checkpoint-12").exists()
+    assert newest_checkpoint(folder.folder) == (10, folder.checkpoints / "checkpoint-10")
     folder.close()
+    RunFolder(tmp_path / "out", {}).close()
+    assert {path.name for path in folder.checkpoints.iterdir()} == {"checkpoint-2", "checkpoint-10"}

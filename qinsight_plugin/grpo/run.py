@@ -52,6 +52,7 @@ class RunFolder:
             raise ConfigError(f"{folder}: another training is at work in it") from error
         try:
             self._claim(identity)
+            self._drop_torn()
         except BaseException:
             self.close()
             raise
@@ -80,15 +81,20 @@ class RunFolder:
     def model(self) -> Path:
         return self.folder / "model"
 
-    def newest(self) -> Path | None:
-        """The newest whole checkpoint; those that a kill cut short are deleted."""
-        found = []
+    def _drop_torn(self) -> None:
+        """Delete the checkpoints that a kill cut short."""
         for path in self.checkpoints.glob("checkpoint-*"):
-            if (path / WHOLE).exists():
-                found.append((int(path.name.partition("-")[2]), path))
-            else:
+            if not (path / WHOLE).exists():
                 shutil.rmtree(path)
-        return max(found)[1] if found else None
+
+
+def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
+    """The newest whole checkpoint in a run's folder, and the step after which it was made."""
+    found = [
+        (int(path.parent.name.partition("-")[2]), path.parent)
+        for path in folder.glob(f"checkpoints/checkpoint-*/{WHOLE}")
+    ]
+    return max(found, default=None)
 
 
 class Curve:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import shutil
@@ -29,7 +30,7 @@ from qinsight_plugin.grpo.rows import (
     read_rows,
     refuse,
 )
-from qinsight_plugin.grpo.run import RunFolder, identity_of, write_whole
+from qinsight_plugin.grpo.run import RunFolder, identity_of, newest_checkpoint, write_whole
 from qinsight_plugin.grpo.schedule import schedule
 from qinsight_plugin.grpo.trainer import Trainer, arguments_of, require_same_reference
 from qinsight_plugin.grpo.validation import HeldOut
@@ -139,9 +140,11 @@ def _arguments(config: Config, processes: int) -> Any:
 
 
 def _require_vllm() -> None:
-    from qinsight_plugin._imports import require
-
-    require("vllm", package="vllm", extra="vllm", purpose="[train] vllm")
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "[train]: vllm = true, and vllm is not installed: run pip install 'trl[vllm]', which "
+            "takes a version that TRL can work with"
+        )
 
 
 def load_start(config: Config, arguments: Any, state: Any) -> Checkpoint:
@@ -181,8 +184,7 @@ class _Training:
     predicted: dict[int, list[Attempt]] = field(default_factory=dict)
 
     def run(self) -> Outcome:
-        newest = self._newest()
-        step = -1 if newest is None else int(newest.name.partition("-")[2])
+        step, newest = newest_checkpoint(self.config.output) or (-1, None)
         trainer, diary = self._trainer(step)
         try:
             if newest is not None and self.folder is not None:
@@ -198,13 +200,6 @@ class _Training:
         finally:
             if diary is not None:
                 diary.close()
-
-    def _newest(self) -> Path | None:
-        folder = self.folder
-        if folder is None:  # the main process has cleared up what a kill left
-            folder = RunFolder.__new__(RunFolder)
-            folder.folder = self.config.output
-        return folder.newest()
 
     def _trainer(self, step: int) -> tuple[Trainer, Diary | None]:
         config = self.config
