@@ -1,5 +1,5 @@
-"""A training that learns on two CPU cores: a tiny model that sees how dark a picture is and rates it on
-a scrambled scale, and light pictures that were darkened, by how much being the truth."""
+"""A training that learns on two CPU cores: a tiny model that sees how dark a picture is, and rates
+it on a scrambled scale; and light pictures that were darkened, by how much being the truth."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def darkness(pixels: Pixels) -> str:
 
 
 def beginner(folder: Path, seed: int, tasks: Sequence[str] = ("score",), steps: int = 300) -> Path:
-    """A tiny model that sees how dark a picture is and answers in the right form, but not rightly."""
+    """A tiny model that sees how dark a picture is, and answers in the right form but wrongly."""
     tiny_checkpoint(folder, seed=seed)
     teach(folder, form_lessons(1500, seed, tasks), steps=steps, seed=seed)
     return folder

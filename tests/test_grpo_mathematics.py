@@ -107,7 +107,7 @@ def batch_of(trainer: Trainer) -> tuple[dict[str, Any], Rows]:
 
 def test_advantages_clipping_and_divergence_are_those_of_the_equations(make: Any) -> None:
     """After the model has moved, so that ratio and divergence are not 1 and 0."""
-    trainer = make(per_device=8, beta=0.1, epsilon=0.05)
+    trainer = make(per_device=8, beta=1.0, epsilon=0.05)
     config = trainer._config.train
     batch, rewards = batch_of(trainer)
     assert len(set(rewards)) > 2
@@ -115,7 +115,7 @@ def test_advantages_clipping_and_divergence_are_those_of_the_equations(make: Any
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in trainer.model.parameters():
-            parameter += 0.004 * torch.randn(parameter.shape, generator=rng)
+            parameter += 0.012 * torch.randn(parameter.shape, generator=rng)
     new = log_probabilities(trainer.model, batch)
     reference = log_probabilities(trainer.ref_model, batch)
     mask = batch["completion_mask"].numpy().astype(float)
@@ -125,7 +125,7 @@ def test_advantages_clipping_and_divergence_are_those_of_the_equations(make: Any
     told = {**batch, "old_per_token_logps": torch.tensor(old, dtype=torch.float32)}
     loss = trainer.compute_loss(trainer.model, told)
     expected = loss_as_written(new, old, reference, rewards, mask, config)
-    assert loss.item() == pytest.approx(expected, abs=2e-5)
+    assert loss.item() == pytest.approx(expected, rel=1e-3, abs=2e-5)
     without = dataclasses.replace(config, beta=0.0)
     assert abs(expected - loss_as_written(new, old, reference, rewards, mask, without)) > 1e-3
 
