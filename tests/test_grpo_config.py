@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -212,6 +213,15 @@ def test_memory_is_reckoned_from_the_config_alone(big: Config) -> None:
     assert shared.fixed == pytest.approx(8.29e9 * (18 / 8 + 2) / 2**30, rel=0.01)
     lora = dataclasses.replace(big, lora=dataclasses.replace(big.lora, rank=16))
     assert memory.needed(lora).fixed == pytest.approx(8.29e9 * 2 / 2**30, rel=0.01)
+
+
+def test_the_readme_states_what_is_reckoned(big: Config) -> None:
+    train = dataclasses.replace(big.train, gradient_checkpointing=True)
+    full = dataclasses.replace(big, train=train)
+    lora = dataclasses.replace(full, lora=dataclasses.replace(big.lora, rank=16))
+    one, each = (math.ceil(memory.needed(*told).total) for told in ((lora, 1), (full, 8)))
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"reckons {one} GiB on one GPU with LoRA, and {each} GiB on each of eight" in readme
 
 
 def test_a_7b_model_without_a_gpu_is_refused_before_it_is_loaded(

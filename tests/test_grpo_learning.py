@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from qinsight_plugin.grpo.plots import draw_seeds
 from qinsight_plugin.grpo.run import read_curve
 
 from .conftest import run_command
@@ -35,18 +37,18 @@ generations = 8
 batch = 64
 per_device = 64
 max_tokens = 40
-learning_rate = 2e-3
+learning_rate = 1e-3
 seed = {seed}
 
 [validation]
-every = 10
+every = 5
 """
 
 
 def learn(folder: Path, seed: int) -> list[dict[str, Any]]:
-    """The curve of a training of a beginner on 640 pictures, measured on 90 others."""
+    """The curve of a training of a beginner on 320 pictures, measured on 60 others."""
     beginner(folder / "model", seed)
-    write_scores(folder / "data", 640, 90, seed)
+    write_scores(folder / "data", 320, 60, seed)
     config = folder / "run.toml"
     config.write_text(SETTINGS.format(seed=seed))
     done = run_command("train", "grpo", config, env={"OMP_NUM_THREADS": "1"}, timeout=1500)
@@ -71,17 +73,15 @@ def test_a_beginner_learns_how_dark_is_how_bad(
         print(f"\n| seed | SRCC, reward before | after | step |\n{summary(seed, curve)}")
     held = [entry for entry in curve if entry["kind"] == "held out"]
     start, best = held[0], max(held[1:], key=lambda entry: entry["merit"])
-    assert best["score/srcc"] > max(0.6, start["score/srcc"] + 0.1)
+    assert best["score/srcc"] > max(0.6, start["score/srcc"] + 0.3)
     assert best["reward"] > start["reward"] + 0.15
     assert best["score/unreadable"] < 0.05
 
 
-if __name__ == "__main__":  # python -m tests.test_grpo_learning FOLDER: draws the README's picture
-    import sys
-
-    from qinsight_plugin.grpo.plots import draw_seeds
-
-    home = Path(sys.argv[1])
-    curves = {seed: learn(home / str(seed), seed) for seed in SEEDS}
+if __name__ == "__main__":  # python -m tests.test_grpo_learning FOLDER PICTURE: for the README
+    home, picture = map(Path, sys.argv[1:])
+    with ProcessPoolExecutor(2) as pool:
+        found = pool.map(learn, [home / str(seed) for seed in SEEDS], SEEDS)
+    curves = dict(zip(SEEDS, found, strict=True))
     print("\n".join(summary(seed, curve) for seed, curve in curves.items()))
-    draw_seeds(curves, Path(os.fspath(sys.argv[2])))
+    draw_seeds(curves, picture)
