@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qinsight_plugin import __version__
+from qinsight_plugin.evaluate import Agreement
 from qinsight_plugin.grpo.config import Config, Wanted
 from qinsight_plugin.grpo.plots import TOPICS
 from qinsight_plugin.grpo.rows import Rows
@@ -23,22 +25,23 @@ def model_card(
     wanted: Sequence[Wanted],
     rows: Rows,
     outcome: Outcome,
+    agreement: Agreement | None,
     entries: Sequence[Mapping[str, Any]],
 ) -> str:
     """The card. What is not known is not in it: what the labels are and who gave them is for
     whoever trained the model to add."""
     parts = [
         f"# {config.output.name}",
-        f"A vision-language model of picture quality: `{config.model}`, trained by group relative "
-        f"policy optimisation with qinsight-plugin {__version__}. It is asked, and its replies are "
-        "read, by `qinsight score PICTURE --scorer reasoning:FOLDER`.",
+        f"A vision-language model of picture quality: `{_name(config.model)}`, trained by group "
+        f"relative policy optimisation with qinsight-plugin {__version__}. It is asked, and its "
+        "replies are read, by `qinsight score PICTURE --scorer reasoning:FOLDER`.",
         f"Kept is step {outcome.step} of {outcome.steps}"
         + (", after which nothing better came" if outcome.early else "")
         + ".",
         "## Data",
         _data(config, rows),
         "## Figures",
-        _figures(rows, outcome),
+        _figures(rows, outcome, agreement),
         "## Curves",
         *(
             f"![{topic}](curves/{topic}.png)"
@@ -49,6 +52,11 @@ def model_card(
         _settings(config, wanted),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _name(model: str) -> str:
+    """A folder by its own name: where it lies is nobody's business."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def _data(config: Config, rows: Rows) -> str:
@@ -67,7 +75,7 @@ def _tasks(rows: Rows) -> list[str]:
     return list(dict.fromkeys(row.task for row in rows.held))
 
 
-def _figures(rows: Rows, outcome: Outcome) -> str:
+def _figures(rows: Rows, outcome: Outcome, agreement: Agreement | None) -> str:
     if not outcome.best:
         return "Nothing was held back, so nothing is known of how good it is."
     lines = [
@@ -78,12 +86,20 @@ def _figures(rows: Rows, outcome: Outcome) -> str:
         "|---|---|---|---|",
     ]
     for name, value in outcome.best.items():
+        if name == "merit":  # the metric by which the checkpoint was chosen, which is there too
+            continue
         task = name.partition("/")[0]
         n = sum(row.task == task for row in rows.held) or len(rows.held)
         before = outcome.start.get(name)
         lines.append(
             f"| {name} | {n} | {'' if before is None else f'{before:.3f}'} | {value:.3f} |"
         )
+    if agreement is not None:
+        lines += [
+            "",
+            f"After, with 95 % bootstrap intervals, over the {agreement.n} ratings that can be "
+            f"read: SRCC {agreement.srcc}, PLCC {agreement.plcc}, RMSE {agreement.rmse}.",
+        ]
     return "\n".join(lines)
 
 

@@ -139,7 +139,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             reward_funcs=[self._column(k) for k in range(len(judge.wanted))],
             args=arguments,
             train_dataset=order,
-            eval_dataset=order,
+            eval_dataset=order,  # there has to be one; `evaluate` asks about `held` instead
             processing_class=make_processor(checkpoint.encoder),
             peft_config=adapters_of(config),
         )

@@ -15,8 +15,9 @@ import torch
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-from qinsight_plugin.attempts import Attempt, Row
-from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.attempts import Attempt, Row, Truth
+from qinsight_plugin.errors import ConfigError, LabelsError
+from qinsight_plugin.evaluate import Agreement, evaluate
 from qinsight_plugin.grpo.card import model_card
 from qinsight_plugin.grpo.config import Config, Wanted
 from qinsight_plugin.grpo.diary import Diary, OnMeasured, OnStep, in_words
@@ -240,8 +241,8 @@ class _Training:
                 "row": one.row.place,
                 "task": one.row.task,
                 "picture": one.row.pictures[0].name,
-                "truth": in_words(one.row.truth),
-                "answer": in_words(one.answer) if one.readable else None,
+                "truth": _told(one.row.truth),
+                "answer": _told(one.answer) if one.readable else None,
                 "reply": one.reply,
             }
             for one in attempts
@@ -288,10 +289,29 @@ class _Training:
         curves = folder.folder / "curves"
         if curves.is_dir():
             shutil.copytree(curves, draft / "curves")
-        card = model_card(self.config, self.wanted, self.rows, outcome, diary.curve.entries)
+        agreement = _agreement(folder.folder / "held-out" / f"step-{outcome.step:06d}.jsonl")
+        drawn = diary.curve.entries
+        card = model_card(self.config, self.wanted, self.rows, outcome, agreement, drawn)
         (draft / "README.md").write_text(card, "utf-8")
         shutil.rmtree(folder.model, ignore_errors=True)
         draft.replace(folder.model)
+
+
+def _told(truth: Truth) -> float | str:
+    return truth if isinstance(truth, float) else in_words(truth)
+
+
+def _agreement(path: Path) -> Agreement | None:
+    """How far the readable ratings of a measurement agree with the truth; None where they cannot be
+    compared."""
+    if not path.exists():
+        return None
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rated = [x for x in lines if x["task"] == "score" and x["answer"] is not None]
+    try:
+        return evaluate([x["answer"] for x in rated], [x["truth"] for x in rated])
+    except LabelsError:  # too few, or all rated alike
+        return None
 
 
 class _Start(TrainerCallback):
