@@ -108,7 +108,7 @@ def weights_of(folder: Path) -> Mapping[str, Any]:
 
 
 def trained(folder: Path, config: Path) -> subprocess.CompletedProcess[str]:
-    done = run_command("train", "grpo", config, env=ENVIRONMENT, cwd=folder)
+    done = run_command("train", "grpo", config, env=ENVIRONMENT, cwd=folder, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return done
@@ -246,7 +246,7 @@ def killed_in_step(folder: Path, config: Path, step: int) -> None:
         stderr=subprocess.DEVNULL,
     )
     curve = folder / "out" / "curve.jsonl"
-    end = time.monotonic() + 240
+    end = time.monotonic() + 1200
     while time.monotonic() < end:
         if any(e["step"] == step and e["kind"] == "train" for e in read_curve(curve)):
             break
@@ -326,7 +326,7 @@ def test_two_processes_share_a_batch(tmp_path: Path, reasoner: Path) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
