@@ -17,8 +17,9 @@ from PIL import Image as PILImage
 
 from qinsight_plugin.errors import ImageDecodeError, LabelsError
 from qinsight_plugin.labels import Labels
-from qinsight_plugin.student.cache import StemCache
+from qinsight_plugin.student.cache import Record, StemCache
 from qinsight_plugin.student.families import (
+    NEAR,
     RUNGS,
     Family,
     cache_families,
@@ -114,8 +115,7 @@ def test_pools_share_equally_however_large_they_are(cache: StemCache, pictures: 
     """And a picture whose turn comes again makes another family."""
     families = cache_families(cache, [pictures[:1], [], pictures[1:]], 6, seed=0)
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures]
-    assert sources(families)[0::2] == [digests[0]] * 3
-    assert sources(families)[1::2] == digests[1:4]
+    assert sorted(sources(families)) == sorted([digests[0]] * 3 + digests[1:4])
     assert len({family.records[0].key for family in families}) == 6
 
 
@@ -125,8 +125,25 @@ def test_without_pictures_there_are_no_families(cache: StemCache) -> None:
 
 def test_every_family_is_drawn_sooner_or_later(cache: StemCache, pictures: list[Path]) -> None:
     families = cache_families(cache, [pictures], 3, seed=0)
-    drawn = draw_families(families, 60, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    drawn = [family for _ in range(30) for family in draw_families(families, 2, rng)]
     assert {id(family) for family in drawn} == {id(family) for family in families}
+
+
+def test_families_that_are_drawn_together_are_near_in_size() -> None:
+    families = [family_of_side(side) for side in range(64, 464)]
+    rng = np.random.default_rng(0)
+    starts = []
+    for _ in range(200):
+        sides = [family.records[0].height for family in draw_families(families, 4, rng)]
+        assert max(sides) - min(sides) < NEAR * 4
+        starts.append(min(sides))
+    assert min(starts) < 80
+    assert max(starts) > 420
+
+
+def family_of_side(side: int) -> Family:
+    return Family([Record("x", 0, side, 2 * side)] * RUNGS, np.zeros((RUNGS, 4), np.float32))
 
 
 # Views of rated pictures

@@ -10,14 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from qinsight_plugin.errors import WeightsError
 from qinsight_plugin.student.network import (
-    STEM_BLOCKS,
     Student,
-    fold_batch_norm,
-    load_backbone,
+    load_features,
     mean_and_deviation,
     mean_of_tails,
 )
@@ -31,32 +28,18 @@ def student() -> Student:
     return toy_student()
 
 
-def test_batch_norm_is_folded_as_pytorch_computes_it() -> None:
-    """A convolution and a BatchNorm of PyTorch, under torchvision's key names."""
-    torch.manual_seed(0)
-    norm = nn.BatchNorm2d(8)
-    unfolded = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), norm)).eval()
-    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
-        assert tensor is not None
-        tensor.uniform_(0.5, 2.0)
-    folded = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 3)))
-    folded.load_state_dict(fold_batch_norm(unfolded.state_dict()))
-    x = torch.randn(2, 3, 9, 9)
-    torch.testing.assert_close(folded(x), unfolded(x), rtol=1e-4, atol=1e-5)
-
-
 def test_a_backbone_with_tensors_missing_is_refused_by_name(student: Student) -> None:
     state = student.state_dict()
     del state["features.3.conv.2.bias"]
-    with pytest.raises(WeightsError, match=r"w\.safetensors is no MobileNetV2 1\.0: 1 tensors"):
-        load_backbone(Student(), state, "w.safetensors")
+    with pytest.raises(WeightsError, match=r"w\.onnx does not fit the student: 1 tensors"):
+        load_features(Student(), state, "w.onnx")
 
 
 def test_a_backbone_of_another_width_is_refused(student: Student) -> None:
     state = student.state_dict()
     state["features.3.conv.2.bias"] = torch.zeros(5)
     with pytest.raises(WeightsError, match=r"w\.onnx does not fit the student: .*size mismatch"):
-        load_backbone(Student(), state, "w.onnx")
+        load_features(Student(), state, "w.onnx")
 
 
 def test_a_mean_of_tails_is_the_mean_of_each_weight_above_the_stem(student: Student) -> None:
@@ -66,7 +49,7 @@ def test_a_mean_of_tails_is_the_mean_of_each_weight_above_the_stem(student: Stud
             weights.data += number
     mean, start = mean_of_tails(others).state_dict(), student.state_dict()
     for key, weights in start.items():
-        tail = key.startswith("features.") and int(key.split(".")[1]) >= STEM_BLOCKS
+        tail = key.startswith("features.") and int(key.split(".")[1]) >= student.stem_blocks
         torch.testing.assert_close(mean[key], weights + 1 if tail else weights)
 
 

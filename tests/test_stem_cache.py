@@ -182,7 +182,7 @@ def test_aligned_windows_of_equal_maps_are_equal(cache: StemCache) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (160, 208, 3), np.uint8)
     records = [cache.add(key, pixels) for key in "ab"]
     rng = np.random.default_rng(0)
-    drawn = [cache.aligned(records, 3, rng) for _ in range(20)]
+    drawn = [cache.aligned([records], 3, rng) for _ in range(20)]
     assert {tuple(stem.feature_map.shape) for stem in drawn} == {(2, 64, 3, 3)}
     assert all((stem.feature_map[0] == stem.feature_map[1]).all() for stem in drawn)
     assert any((stem.feature_map != drawn[0].feature_map).any() for stem in drawn)

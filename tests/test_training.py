@@ -545,8 +545,8 @@ def test_what_is_not_installed_is_named_in_one_line(
 
 
 def test_several_starts_are_one_with_their_mean_tail_and_no_heads() -> None:
-    student, fresh, recipe = read_start([SHIPPED_WEIGHTS, SHIPPED_WEIGHTS], None, None)
-    alone, _, _ = read_start([SHIPPED_WEIGHTS], None, None)
+    student, fresh, recipe = read_start([SHIPPED_WEIGHTS, SHIPPED_WEIGHTS], None, None, None)
+    alone, _, _ = read_start([SHIPPED_WEIGHTS], None, None, None)
     assert fresh
     assert recipe == read_recipe(FROM_IMAGENET)
     for key, weights in alone.tail_features.state_dict().items():

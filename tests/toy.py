@@ -15,8 +15,8 @@ from PIL import Image as PILImage
 from torch import nn
 
 from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
-from qinsight_plugin.student.export import read_state
-from qinsight_plugin.student.network import Student, load_backbone
+from qinsight_plugin.student.export import load_student
+from qinsight_plugin.student.network import Student
 from qinsight_plugin.student.recipe import FROM_STUDENT, Recipe, read_recipe
 
 from .conftest import Pixels
@@ -41,7 +41,7 @@ def toy_student(seed: int = 0) -> Student:
 def seeing_student() -> Student:
     """The features of the shipped student, under heads that know nothing."""
     student = toy_student()
-    load_backbone(student, read_state(SHIPPED_WEIGHTS), "the shipped student")
+    student.features = load_student(SHIPPED_WEIGHTS)[0].features
     return student
 
 

@@ -13,6 +13,7 @@ from qinsight_plugin.cli.inputs import expand
 from qinsight_plugin.cli.options import open_pipeline, paths_argument
 from qinsight_plugin.cli.scale import scale_option
 from qinsight_plugin.cli.training_options import (
+    companions,
     finish,
     pictures_in,
     read_start,
@@ -75,6 +76,9 @@ def command(
     out: Path,
     init: tuple[Path, ...],
     backbone: str | None,
+    network: str | None,
+    taught_by: tuple[Path, ...],
+    device: str,
     recipe: Path | None,
     pristine: Path | None,
     work: Path | None,
@@ -94,12 +98,13 @@ def command(
 
     if labels_csv is None and (images or scale):
         raise click.UsageError("--images and --scale are about --labels, which is not given")
-    student, fresh, settings = read_start(init, backbone, recipe, **changes)
+    student, fresh, settings = read_start(init, backbone, network, recipe, **changes)
     human = read_sets([labels_csv], [images], [scale]) if labels_csv else []
     kept = answers or out.with_name(out.name + ".answers.parquet")
     taught = ask(teacher, paths, samples, kept)
     where = work or out.with_name(out.name + ".work")
-    job = Job([*human, taught], settings, where, pictures_in(pristine), hold_out)
+    others = companions(student, init, taught_by, device)
+    job = Job([*human, taught], settings, where, pictures_in(pristine), hold_out, **others)
     with closing(trainer_of(job, student, fresh)) as trainer:
         trained = trainer.on_ratings()
     start = start_name(init, backbone)

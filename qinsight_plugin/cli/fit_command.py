@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from qinsight_plugin.cli.scale import SCALE, ScaleType
 from qinsight_plugin.cli.training_options import (
     FOLDER,
+    companions,
     finish,
     pictures_in,
     read_start,
@@ -59,6 +61,9 @@ def command(
     out: Path,
     init: tuple[Path, ...],
     backbone: str | None,
+    network: str | None,
+    taught_by: tuple[Path, ...],
+    device: str,
     recipe: Path | None,
     pristine: Path | None,
     work: Path | None,
@@ -84,10 +89,10 @@ def command(
     from qinsight_plugin.student.training import Job
 
     folders = one_each("--images", images, labels_csv)
-    student, fresh, settings = read_start(init, backbone, recipe, **changes)
-    job = Job(
-        (), settings, work or out.with_name(out.name + ".work"), pictures_in(pristine), hold_out
-    )
+    student, fresh, settings = read_start(init, backbone, network, recipe, **changes)
+    where = work or out.with_name(out.name + ".work")
+    others = companions(student, init, taught_by, device)
+    job = Job((), settings, where, pictures_in(pristine), hold_out, **others)
     if any(is_pairs(path) for path in labels_csv):
         if len(labels_csv) > 1:
             raise click.UsageError("pairs are learnt from one file at a time")
@@ -97,7 +102,7 @@ def command(
             trained = trainer.on_pairs(pairs)
     else:
         sets = read_sets(labels_csv, folders, one_each("--scale", scale, labels_csv))
-        job = Job(sets, settings, job.work, job.pristine, hold_out)
+        job = dataclasses.replace(job, sets=sets)
         with closing(trainer_of(job, student, fresh)) as trainer:
             trained = trainer.on_ratings()
     names = [Path(path).name for path in labels_csv]

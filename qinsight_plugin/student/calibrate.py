@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qinsight_plugin.student.cache import StemCache
+from qinsight_plugin.student.cache import Cache, of_one_size
 from qinsight_plugin.student.heads import Heads, outputs_of
-from qinsight_plugin.student.network import AnyStudent
+from qinsight_plugin.student.network import AnyStudent, stem_of
 from qinsight_plugin.student.views import Rated
 
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -25,26 +25,27 @@ def logit(mos: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def judge_all(student: AnyStudent, cache: StemCache, rated: Rated) -> list[Heads]:
-    """What the student says of each picture's native view."""
+def judge_all(student: AnyStudent, cache: Cache[Any], rated: Rated) -> list[Heads]:
+    """What the student says of each picture's native view, a few at a time."""
     student.eval()
-    return [student.tail(cache.whole(views[0])) for views in rated.views]
+    batches = of_one_size([views[0] for views in rated.views])
+    return [student.tail(stem_of(student, cache.all_of(batch))) for batch in batches]
 
 
-def predict(student: AnyStudent, cache: StemCache, rated: Rated) -> tuple[Vector, Vector]:
+def predict(student: AnyStudent, cache: Cache[Any], rated: Rated) -> tuple[Vector, Vector]:
     """The MOS of each picture, as training has it, and its spread."""
     heads = judge_all(student, cache, rated)
     mos, spread = (torch.cat([getattr(h, name) for h in heads]) for name in ("mos", "spread"))
-    return mos.numpy(), spread.numpy()
+    return mos.cpu().numpy(), spread.cpu().numpy()
 
 
-def score_all(student: AnyStudent, cache: StemCache, rated: Rated) -> Vector:
+def score_all(student: AnyStudent, cache: Cache[Any], rated: Rated) -> Vector:
     """The score of each picture, as the exported student will give it."""
     heads = judge_all(student, cache, rated)
-    return torch.cat([outputs_of(h).score for h in heads]).numpy()
+    return torch.cat([outputs_of(h).score for h in heads]).cpu().numpy()
 
 
-def calibrate(student: AnyStudent, cache: StemCache, rated: Rated) -> None:
+def calibrate(student: AnyStudent, cache: Cache[Any], rated: Rated) -> None:
     """Fit gain and offset of the score, then a factor of the spread, to held-back ratings.
 
     A drawn-in scale is what averaging and regularising leave behind; order is not changed. What was

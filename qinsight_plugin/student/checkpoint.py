@@ -46,7 +46,7 @@ class Checkpoint:
             return
         try:
             # Tensors, numbers and names only: a checkpoint runs no code when it is read.
-            saved = torch.load(self._path, weights_only=True)
+            saved = torch.load(self._path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch, zipfile and pickle raise their own kinds
             raise ConfigError(
                 f"cannot read the checkpoint {self._path}; delete it to start over"
@@ -63,9 +63,10 @@ class Checkpoint:
         state.rng.bit_generator.state = saved["rng"]
         torch.set_rng_state(saved["torch_rng"])
 
-    def save_now_and_then(self, state: State) -> None:
-        """Save, if the last time was an interval ago."""
-        if self._path is not None and time.monotonic() - self._saved >= self._interval:
+    def save_now_and_then(self, state: State, *, last: bool = False) -> None:
+        """Save, if the last time was an interval ago, or there is no more to come."""
+        due = last or time.monotonic() - self._saved >= self._interval
+        if self._path is not None and due:
             self.save(self._path, state)
             self._saved = time.monotonic()
 
@@ -88,7 +89,10 @@ def name_of_run(student: AnyStudent, data: TrainingData, recipe: Recipe) -> str:
     settings = dataclasses.replace(recipe, checkpoint_seconds=0.0)
     digest = hashlib.sha256(repr(settings).encode())
     for tensor in student.state_dict().values():
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    for teacher in data.teachers:
+        for tensor in teacher.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
     rated, compared = data.rated, data.compared
     records = [*rated.views, *(family.records for family in data.families)]
     digest.update(repr([[record.key for record in own] for own in records]).encode())

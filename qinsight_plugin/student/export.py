@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Mapping
@@ -18,13 +19,17 @@ from qinsight_plugin.errors import WeightsError
 from qinsight_plugin.scorers.student import SPEC, open_session, read_verified
 from qinsight_plugin.student.graph import (
     PRECISION,
+    metadata,
     read_float_graph,
     set_metadata,
     tensors,
     write_graph,
 )
 from qinsight_plugin.student.heads import Outputs
-from qinsight_plugin.student.network import Student, fold_batch_norm, load_backbone
+from qinsight_plugin.student.layouts import LAYOUTS, pretrained_weights
+from qinsight_plugin.student.network import Student, load_features
+
+SHIPPED_NETWORK = next(iter(LAYOUTS))
 
 OPSET = 20
 """The first opset at which cv2.dnn reads every network of this package rightly."""
@@ -62,10 +67,10 @@ def export_onnx(student: Student, path: Path, about: Mapping[str, Any]) -> float
     Raises:
         WeightsError: it is more than `PARITY_TOLERANCE`.
     """
-    student = student.eval()
+    student = student.eval().cpu()
     model = trace(student)
     strip_provenance(model)
-    set_metadata(model, {**CONTRACT, **about})
+    set_metadata(model, {**CONTRACT, "network": student.network, **about})
     difference = parity(student, model.SerializeToString(), path)
     write_graph(model, path)
     return difference
@@ -127,54 +132,67 @@ def parity(student: Student, model: bytes, path: Path) -> float:
     return worst
 
 
-def load_student(path: Path) -> tuple[Student, bool]:
-    """A student with the weights of a student's .onnx, or with a pretrained backbone only.
+def load_student(path: Path, network: str | None = None) -> tuple[Student, bool]:
+    """A student with the weights of a student's .onnx, or on a pretrained backbone.
 
     Args:
-        path: a float32 .onnx written by `export_onnx`, or torchvision's MobileNetV2 as
-            .safetensors.
+        path: a float32 .onnx written by `export_onnx`, torchvision's MobileNetV2 as .safetensors,
+            or an EfficientNet-Lite's .pth (see `layouts`).
+        network: a name of `LAYOUTS`; None: the one that ships.
 
     Returns:
-        the student, and whether its heads are fresh, that is, were not in the file.
+        the student, and whether its heads are fresh, that is, were not in the file. Blocks that a
+        backbone has no weights for are drawn anew; see `imitate`.
 
     Raises:
         WeightsNotFoundError, WeightsChecksumError, WeightsError: about the file.
     """
-    student = Student().eval()
-    state = read_state(path)
-    load_backbone(student, state, str(path))
-    heads = {key for key in student.state_dict() if not key.startswith("features.")}
-    fresh = path.suffix == ".safetensors"
-    if not fresh:
-        if missing := heads - state.keys():
-            raise WeightsError(
-                f"{path} was made by an older version: it scores, but training cannot go on from "
-                f"it, since {min(missing)} and more are missing; start from a newer student or "
-                "from MobileNetV2 as .safetensors"
-            )
-        student.load_state_dict({key: state[key] for key in heads}, strict=False)
-    return student, fresh
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors in a weights file; BatchNorm folded."""
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
+    if path.suffix in (".pth", ".safetensors"):
+        student = Student(network or SHIPPED_NETWORK).eval()
+        found = pretrained_weights(read_pretrained(path), student.layout, str(path))
+        student.load_state_dict(found, strict=False)
+        return student, True
     model = read_float_graph(path)
+    held = metadata(model).get("network", SHIPPED_NETWORK)  # files of version 2 do not say
+    if network not in (None, held):
+        raise WeightsError(
+            f"{path} holds the network {held}, not {network}; leave --network out, or "
+            "start from a pretrained network"
+        )
+    student = Student(held).eval()
+    state = read_tensors(model)
+    load_features(student, state, str(path))
+    heads = {key for key in student.state_dict() if not key.startswith("features.")}
+    if missing := heads - state.keys():
+        raise WeightsError(
+            f"{path} was made by an older version: it scores, but training cannot go on from "
+            f"it, since {min(missing)} and more are missing; start from a newer student or "
+            "from MobileNetV2 as .safetensors"
+        )
+    student.load_state_dict({key: state[key] for key in heads}, strict=False)
+    return student, False
+
+
+def read_tensors(model: onnx.ModelProto) -> dict[str, Tensor]:
     return {
         name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
         for name, tensor in tensors(model).items()
     }
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_pretrained(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file; neither runs code when it is read."""
     import safetensors.torch
 
     data, _ = read_verified(path)
     try:
-        return fold_batch_norm(safetensors.torch.load(data))
-    except Exception as error:  # safetensors raises its own kind
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(data)
+        state: dict[str, Tensor] = torch.load(io.BytesIO(data), "cpu", weights_only=True)
+    except Exception as error:  # safetensors, torch, zipfile and pickle raise their own kinds
+        reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path} holds no weights that can be read ({' '.join(str(error).split())}); give a "
-            "student's .onnx or a .safetensors"
+            f"{path} holds no weights that can be read ({reason}); give a student's .onnx, a "
+            ".safetensors or a .pth"
         ) from error
+    return state

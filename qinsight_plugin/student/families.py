@@ -7,23 +7,26 @@ are about what was done, not about what people saw.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.scorers.student import SPEC
-from qinsight_plugin.student.cache import Pixels, Record, StemCache
+from qinsight_plugin.student.cache import Cache, Pixels, Record
 from qinsight_plugin.student.distort import Applied, graded_ladder, harmless, spoil
 from qinsight_plugin.student.views import file_digest, native_view
 
 OnCached: TypeAlias = Callable[[int, int], None]
 
 RUNGS = 6
+NEAR = 8
+"""Families of a step are drawn from so many times their number that are next to each other in
+size."""
 SPOILT = 0.25
 """Share of the families whose every member has a second distortion besides, always the same."""
 
@@ -42,13 +45,13 @@ class Family:
 
 
 def cache_families(
-    cache: StemCache,
+    cache: Cache[Any],
     pools: Sequence[Sequence[Path]],
     count: int,
     seed: int,
     on_cached: OnCached | None = None,
 ) -> list[Family]:
-    """`count` families; those that the cache holds are not made again.
+    """`count` families in order of size; those that the cache holds are not made again.
 
     Args:
         pools: collections of undistorted pictures; each that is not empty gives as many families
@@ -74,10 +77,14 @@ def cache_families(
         families.append(family_of(cache, key, members))
         if on_cached is not None:
             on_cached(len(families), count)
-    return families
+    return sorted(families, key=smaller_side)
 
 
-def family_of(cache: StemCache, key: str, members: list[Applied] | None) -> Family:
+def smaller_side(family: Family) -> int:
+    return min(family.records[0].height, family.records[0].width)
+
+
+def family_of(cache: Cache[Any], key: str, members: list[Applied] | None) -> Family:
     if members is None:
         records = [cache[f"{key}:{rung}"] for rung in range(RUNGS)]
     else:
@@ -114,8 +121,13 @@ def window_or_half(pixels: Pixels, rng: np.random.Generator, side: int = 384) ->
     return np.ascontiguousarray(pixels[top : top + side, left : left + side])
 
 
-def draw_families(
-    families: Sequence[Family], count: int, rng: np.random.Generator
-) -> Iterator[Family]:
-    for choice in rng.choice(len(families), count):
-        yield families[choice]
+def draw_families(families: Sequence[Family], count: int, rng: np.random.Generator) -> list[Family]:
+    """Families that are nearly of one size, so that they can share a batch of windows.
+
+    Args:
+        families: in order of size, see `cache_families`.
+    """
+    near = min(len(families), NEAR * count)
+    start = int(rng.integers(-near // 2, len(families) - near // 2))
+    start = min(max(start, 0), len(families) - near)
+    return [families[start + k] for k in rng.choice(near, count)]

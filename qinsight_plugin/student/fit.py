@@ -1,8 +1,9 @@
-"""Training the student: the tail of the network, on cached activations of its stem.
+"""Training the student: all of the network on pictures, or its tail on what the stem made of them.
 
 Read `fit` from top to bottom. Two kinds of data teach it: human ratings, or a teacher's, by value,
 correlation and order; and families of synthetic distortions, by order, class and severity, since
-nobody rated those.
+nobody rated those. Where all of the network learns from pictures, larger students can be its
+teachers too: they are shown each window that it is shown.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qinsight_plugin.student.cache import Record, StemCache
+from qinsight_plugin.student.cache import Cache, Record
 from qinsight_plugin.student.calibrate import logit
 from qinsight_plugin.student.checkpoint import Checkpoint, name_of_run
-from qinsight_plugin.student.families import Family, draw_families
+from qinsight_plugin.student.families import RUNGS, Family, draw_families
 from qinsight_plugin.student.heads import Heads, on_scale
 from qinsight_plugin.student.losses import (
     distortion_loss,
@@ -31,13 +32,17 @@ from qinsight_plugin.student.losses import (
     spread_loss,
     weighted_mean,
 )
-from qinsight_plugin.student.network import AnyStudent, StemOutput
+from qinsight_plugin.student.network import AnyStudent, Seen, StemOutput, device_of, stem_of
 from qinsight_plugin.student.preferences import Compared, batch_of_pairs, pair_loss
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
 
 OnStep: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
 Losses: TypeAlias = dict[str, Tensor]
+
+LARGEST_GRADIENT = 10.0
+"""Norm above which a step's gradient is shortened: without BatchNorm, one odd batch could undo what
+was learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,15 @@ class TrainingData:
 
     Attributes:
         compared: answers about pairs of the rated pictures.
+        teachers: students whose mean score of every picture is learnt as well; for them the cache
+            must hold pictures.
     """
 
-    cache: StemCache
+    cache: Cache[Any]
     rated: Rated
     families: Sequence[Family]
     compared: Compared | None = None
+    teachers: Sequence[AnyStudent] = ()
 
 
 class Scales(torch.nn.Module):
@@ -95,13 +103,14 @@ def fit(
     checkpoint: Path | None = None,
     on_step: OnStep | None = None,
 ) -> AnyStudent:
-    """Train the student's tail.
+    """Train the student's tail, or with `recipe.whole` all of it.
 
     Args:
-        student: where to start from; not changed. Its stem filled the cache.
+        student: where to start from; not changed. Its stem filled the cache, unless that holds
+            pictures.
         fresh: the student's heads have never been trained.
         checkpoint: a file from which training goes on if it was killed, and which is written every
-            `recipe.checkpoint_seconds`; the result is the same bits as without a kill.
+            `recipe.checkpoint_seconds`; on a CPU the result is the same bits as without a kill.
         on_step: called with the step, from 1, how many there are, and its losses.
 
     Returns:
@@ -120,7 +129,7 @@ def fit(
     while state.step < steps:
         state.step += 1
         train_backbone = state.step > recipe.probe * steps
-        state.student.tail_features.requires_grad_(train_backbone)
+        learning_part(state.student, recipe).requires_grad_(train_backbone)
         losses = rated_losses(state, data, recipe)
         if data.families and recipe.families_per_step:
             losses |= family_losses(state, data, recipe)
@@ -128,11 +137,12 @@ def fit(
             losses["pairs"] = recipe.pairs * compared_loss(state, data, data.compared, recipe)
         state.optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(state.student.parameters(), LARGEST_GRADIENT)
         state.optimizer.step()
         state.schedule.step()
         decay = min(recipe.averaging, state.step / (state.step + 20))
         update_average(state.average, state.student, decay)
-        keeper.save_now_and_then(state)
+        keeper.save_now_and_then(state, last=state.step == steps)
         if on_step is not None:
             on_step(state.step, steps, {name: loss.item() for name, loss in losses.items()})
     return state.average.eval()
@@ -143,7 +153,7 @@ def with_new_heads(student: AnyStudent, seed: int) -> AnyStudent:
     run that was killed could not go on."""
     torch.manual_seed(seed)
     student = copy.deepcopy(student)
-    student.heads = student.heads.anew()
+    student.heads = student.heads.anew().to(device_of(student))
     return student
 
 
@@ -155,7 +165,7 @@ def start(student: AnyStudent, data: TrainingData, recipe: Recipe, fresh: bool) 
     student.heads.requires_grad_(True)
     if fresh:
         prepare_heads(student, data)
-    scales = Scales(int(data.rated.scale.max()) + 1)
+    scales = Scales(int(data.rated.scale.max()) + 1).to(device_of(student))
     average = copy.deepcopy(student)
     optimizer, schedule = make_optimizer(student, scales, recipe, recipe.steps(len(data.rated)))
     rng = np.random.default_rng(recipe.seed)
@@ -164,19 +174,35 @@ def start(student: AnyStudent, data: TrainingData, recipe: Recipe, fresh: bool) 
     return State(student.train(), average, scales, optimizer, schedule, rng, pairs, order)
 
 
-def judged(student: AnyStudent, recipe: Recipe, stem: StemOutput) -> Heads:
-    """`student.tail`, its convolutions in half precision where the recipe says so."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
+def learning_part(student: AnyStudent, recipe: Recipe) -> torch.nn.Module:
+    """What learns beside the heads."""
+    return student.all_features if recipe.whole else student.tail_features
+
+
+def judged(student: AnyStudent, recipe: Recipe, seen: Seen) -> tuple[StemOutput, Heads]:
+    """What the stem and the rest make of pictures; convolutions in half precision where the recipe
+    says so."""
+    with torch.autocast(device_of(student).type, torch.bfloat16, enabled=recipe.bfloat16):
+        stem = stem_of(student, seen)
         pooled, local = student.describe(stem)
     heads: Heads = student.heads(pooled, local.float())
-    return heads
+    return stem, heads
+
+
+@torch.no_grad()
+def taught(data: TrainingData, recipe: Recipe, seen: Seen) -> Tensor | None:
+    """The teachers' mean score of what the student sees; None without teachers."""
+    if not data.teachers:
+        return None
+    return torch.stack([judged(t, recipe, seen)[1].mos for t in data.teachers]).mean(0)
 
 
 @torch.no_grad()
 def prepare_heads(student: AnyStudent, data: TrainingData, sample: int = 400) -> None:
     """Standardise the pooled features, and start from the mean rating of the first set."""
     views = data.rated.views[:: max(1, len(data.rated) // sample)]
-    pooled = torch.cat([student.describe(data.cache.whole(view[0]))[0] for view in views])
+    stems = (stem_of(student, data.cache.whole(view[0])) for view in views)
+    pooled = torch.cat([student.describe(stem)[0] for stem in stems])
     heads = student.heads
     heads.pooled_mean.copy_(pooled.mean(0))
     heads.pooled_scale.copy_(1 / (pooled.std(0) + 1e-3))
@@ -188,7 +214,7 @@ def make_optimizer(
     student: AnyStudent, scales: Scales, recipe: Recipe, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     parts = [
-        (student.tail_features, recipe.backbone_rate, recipe.weight_decay),
+        (learning_part(student, recipe), recipe.backbone_rate, recipe.weight_decay),
         (student.heads, recipe.heads_rate, recipe.weight_decay),
         (scales, recipe.heads_rate, 0.0),
     ]
@@ -209,11 +235,12 @@ def make_optimizer(
 
 
 def rated_losses(state: State, data: TrainingData, recipe: Recipe) -> Losses:
-    rated = data.rated
+    rated, device = data.rated, device_of(state.student)
     chosen, views = next_batch(state, rated, recipe.batch)
-    heads = judged(state.student, recipe, data.cache.cropped(views, recipe.crop, state.rng))
+    seen = data.cache.cropped(views, recipe.crop, state.rng)
+    _, heads = judged(state.student, recipe, seen)
     mos, variance, weight, group, scale, severities = (
-        torch.from_numpy(column[chosen])
+        torch.from_numpy(column[chosen]).to(device)
         for column in (
             rated.mos,
             rated.variance,
@@ -234,6 +261,8 @@ def rated_losses(state: State, data: TrainingData, recipe: Recipe) -> Losses:
     }
     if not bool(torch.isnan(severities).all()):
         losses["naming"] = recipe.distortion * distortion_loss(heads.at_least, severities)
+    if (lesson := taught(data, recipe, seen)) is not None:
+        losses["taught"] = recipe.taught * torch.nn.functional.mse_loss(heads.mos, lesson)
     return losses
 
 
@@ -241,28 +270,43 @@ def next_batch(state: State, rated: Rated, size: int) -> tuple[list[int], list[R
     """Pictures, and of each one of its views: every view once before any comes again."""
     size = min(size, len(state.pairs))
     if len(state.order) < size:
-        state.order = state.rng.permutation(len(state.pairs))
+        state.order = batches_of_one_view(state.pairs[:, 1], size, state.rng)
     batch, state.order = state.pairs[state.order[:size]], state.order[size:]
     return batch[:, 0].tolist(), [rated.views[picture][view] for picture, view in batch]
+
+
+def batches_of_one_view(
+    view: npt.NDArray[np.int64], size: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """A random order of all views in which batches are native views or smaller ones, but for a few:
+    a batch's windows are as large as its smallest picture."""
+    order = rng.permutation(len(view))
+    order = order[np.argsort(view[order], kind="stable")]
+    whole = len(order) // size
+    batches = order[: whole * size].reshape(whole, size)
+    return np.concatenate([*rng.permutation(batches), order[whole * size :]])
 
 
 def family_losses(state: State, data: TrainingData, recipe: Recipe, rungs: int = 4) -> Losses:
     """Of a few families, four of the six rungs each: neighbours at times, and at times two steps
     apart. For the map, half of each is shown at one rung and half at another."""
-    ladder, naming, mapping = [], [], []
-    for family in draw_families(data.families, recipe.families_per_step, state.rng):
-        picked = sorted(state.rng.permutation(len(family.records))[:rungs])
-        stem = data.cache.aligned([family.records[k] for k in picked], recipe.crop, state.rng)
-        heads = judged(state.student, recipe, stem)
-        ladder.append(ladder_loss(heads.mos[None], recipe.ladder_margin))
-        severities = torch.from_numpy(family.severities[picked])
-        naming.append(distortion_loss(heads.at_least, severities))
-        mapping.append(patched_map_loss(state, stem.feature_map, heads))
-    return {
-        "ladder": recipe.ladder * torch.stack(ladder).mean(),
-        "distortion": recipe.distortion * torch.stack(naming).mean(),
-        "patches": recipe.quality_map * torch.stack(mapping).mean(),
+    families = draw_families(data.families, recipe.families_per_step, state.rng)
+    picked = [np.sort(state.rng.permutation(RUNGS)[:rungs]) for _ in families]
+    chosen = list(zip(families, picked, strict=True))
+    versions = [[family.records[k] for k in own] for family, own in chosen]
+    seen = data.cache.aligned(versions, recipe.crop, state.rng)
+    stem, heads = judged(state.student, recipe, seen)
+    severities = np.concatenate([family.severities[own] for family, own in chosen])
+    mos = heads.mos.view(len(families), rungs)
+    losses = {
+        "ladder": recipe.ladder * ladder_loss(mos, recipe.ladder_margin),
+        "distortion": recipe.distortion
+        * distortion_loss(heads.at_least, torch.from_numpy(severities).to(mos.device)),
+        "patches": recipe.quality_map * patched_map_loss(state, stem.feature_map, heads, rungs),
     }
+    if (lesson := taught(data, recipe, seen)) is not None:
+        losses["rungs"] = recipe.taught * torch.nn.functional.mse_loss(heads.mos, lesson)
+    return losses
 
 
 def compared_loss(state: State, data: TrainingData, compared: Compared, recipe: Recipe) -> Tensor:
@@ -270,8 +314,9 @@ def compared_loss(state: State, data: TrainingData, compared: Compared, recipe: 
     first, second, preferred = batch_of_pairs(compared, recipe.batch // 2, state.rng)
     views = [data.rated.views[picture] for picture in (*first, *second)]
     chosen = [own[state.rng.integers(len(own))] for own in views]
-    mos = judged(state.student, recipe, data.cache.cropped(chosen, recipe.crop, state.rng)).mos
-    return pair_loss(mos[: len(first)], mos[len(first) :], preferred)
+    _, heads = judged(state.student, recipe, data.cache.cropped(chosen, recipe.crop, state.rng))
+    mos = heads.mos
+    return pair_loss(mos[: len(first)], mos[len(first) :], preferred.to(mos.device))
 
 
 def map_loss(quality_map: Tensor, mos: Tensor) -> Tensor:
@@ -279,12 +324,15 @@ def map_loss(quality_map: Tensor, mos: Tensor) -> Tensor:
     return torch.nn.functional.mse_loss(quality_map, mos.detach())
 
 
-def patched_map_loss(state: State, feature_map: Tensor, heads: Heads) -> Tensor:
-    """Maps of pictures that look alike everywhere, and of one put together from two of them: each
-    part of it should be drawn as it is where it fills the picture."""
+def patched_map_loss(state: State, feature_map: Tensor, heads: Heads, rungs: int) -> Tensor:
+    """Maps of pictures that look alike everywhere, and of pictures put together from two rungs of
+    a family: each part should be drawn as it is where it fills the picture."""
     mos = heads.mos.detach()
     uniform = map_loss(heads.quality_map, mos[:, None, None].expand_as(heads.quality_map))
-    first, second = state.rng.permutation(len(mos))[:2]
+    # Batches are families of `rungs` pictures: of each, two that differ.
+    starts = rungs * np.arange(len(mos) // rungs)
+    two = np.stack([state.rng.permutation(rungs)[:2] for _ in starts], 1)
+    first, second = torch.from_numpy(starts + two).to(mos.device)
     axis = int(state.rng.integers(2, 4))
     step = state.student.map_step
     cut = step * int(state.rng.integers(1, max(2, feature_map.shape[axis] // step)))
@@ -292,12 +340,13 @@ def patched_map_loss(state: State, feature_map: Tensor, heads: Heads) -> Tensor:
     if rest <= 0:
         return uniform
     parts = (
-        feature_map[first].narrow(axis - 1, 0, cut),
-        feature_map[second].narrow(axis - 1, cut, rest),
+        feature_map[first].narrow(axis, 0, cut),
+        feature_map[second].narrow(axis, cut, rest),
     )
-    drawn = state.student.draw_map(torch.cat(parts, axis - 1)[None])
-    wanted = mos[second].expand_as(drawn).clone()
-    wanted.narrow(axis - 1, 0, cut // step).fill_(mos[first])
+    drawn = state.student.draw_map(torch.cat(parts, axis).detach().float())
+    wanted = mos[second][:, None, None].expand_as(drawn).clone()
+    part = wanted.narrow(axis - 1, 0, cut // step)
+    part.copy_(mos[first][:, None, None].expand_as(part))
     return uniform + map_loss(drawn, wanted)
 
 

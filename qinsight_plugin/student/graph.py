@@ -40,7 +40,7 @@ def read_float_graph(path: Path) -> ModelProto:
 
     Raises:
         WeightsNotFoundError, WeightsChecksumError, WeightsError: about the file; also where it has
-            been converted already, or has no MobileNetV2.
+            been converted already, or has no blocks of ours.
     """
     model = read_graph(path)
     precision = metadata(model).get(PRECISION, "float32")
@@ -49,7 +49,7 @@ def read_float_graph(path: Path) -> ModelProto:
             f"{path} is {precision}; start from the float32 file that it was made from"
         )
     if not backbone_nodes(model):
-        raise WeightsError(f"{path} has none of MobileNetV2's features; give a student made by fit")
+        raise WeightsError(f"{path} has none of a student's features; give a file made by fit")
     return model
 
 

@@ -183,6 +183,10 @@ class HubStudent(AnyStudent):
         """The blocks that training changes: none."""
         return nn.Identity()
 
+    @property
+    def all_features(self) -> nn.Module:
+        return self.tail_features
+
     def stem_state(self) -> dict[str, Tensor]:
         """The weights, and the preprocessing, that decide what `stem` makes of a picture."""
         state: dict[str, Tensor] = self.backbone.state_dict()

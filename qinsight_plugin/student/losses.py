@@ -54,7 +54,7 @@ def fidelity_loss(
         weight: reliability of each rating, float [B]; a pair weighs the product of its two.
         spread: standard deviation of one opinion about one picture, in MOS.
     """
-    first, second = torch.triu_indices(len(rated), len(rated), offset=1)
+    first, second = torch.triu_indices(len(rated), len(rated), offset=1, device=rated.device)
     inside = group[first] == group[second]
     first, second = first[inside], second[inside]
     if len(first) == 0:
@@ -105,7 +105,7 @@ def distortion_loss(at_least: Tensor, severities: Tensor) -> Tensor:
         at_least: logits [B, 4, 5].
         severities: float [B, 4], 0 to 5; between two levels counts in part. NaN: not known.
     """
-    level = torch.arange(1.0, 1.0 + len(SEVERITIES))
+    level = torch.arange(1.0, 1.0 + len(SEVERITIES), device=severities.device)
     wanted = (severities[..., None] - level + 1).clamp(0, 1)
     known = ~wanted.isnan()
     if not bool(known.any()):

@@ -1,8 +1,8 @@
-"""The student network: MobileNetV2 features, pooled at several depths, under the heads.
+"""The student network: inverted residuals, pooled at several depths, under the heads.
 
-Backbone: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, in
-torchvision's layout and key names. BatchNorm is folded into the convolutions, so that training
-and inference are the same function and the graph quantises well.
+The student that ships stands on MobileNetV2; `layouts` has other networks, to teach it or to be
+tried. BatchNorm is folded into the convolutions, so that training and inference are the same
+function and the graph quantises well.
 
 Pooling mean and deviation at several depths follows what no-reference IQA found to matter: noise
 and compression live in shallow layers, blur and composition in deep ones (Hosu et al.,
@@ -13,38 +13,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from qinsight_plugin.errors import WeightsError
 from qinsight_plugin.student.heads import Heads, JudgingHeads, Outputs, outputs_of
-
-EXPANSION_CHANNELS_REPEATS_STRIDE = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-
-STEM_BLOCKS = 8
-"""Blocks that stay as they were pretrained: 8 of 18 leave 64 channels at stride 16."""
-
-STEM_TAPS = (3, 6)
-TAIL_TAPS = (10, 13, 16, 17)
-"""Blocks whose output is pooled into the description of the picture."""
+from qinsight_plugin.student.layouts import LAYOUTS, Block
 
 
 class StemOutput(NamedTuple):
     """What the frozen blocks make of a picture; cached, it is what the tail trains on.
 
     Attributes:
-        feature_map: float [B, 64, ceil(H/16), ceil(W/16)].
-        shallow: float [B, 112], mean and deviation of the shallow taps.
+        feature_map: float [B, channels, ceil(H/16), ceil(W/16)].
+        shallow: float [B, width], mean and deviation of the shallow taps.
     """
 
     feature_map: Tensor
@@ -58,39 +42,40 @@ def conv_relu6(
     return nn.Sequential(conv, nn.ReLU6())
 
 
-class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise, 1x1 linear projection, with a shortcut where shapes allow."""
+class Bottleneck(nn.Module):
+    """A spatial convolution among many channels, and a linear pointwise one to few; with a
+    shortcut where shapes allow.
 
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+    Depthwise between two pointwise convolutions (an inverted residual), or dense and by itself.
+    """
+
+    def __init__(self, inputs: int, block: Block) -> None:
         super().__init__()
-        hidden = inputs * expansion
-        expand = [conv_relu6(inputs, hidden, 1)] if expansion > 1 else []
-        self.conv = nn.Sequential(
-            *expand,
-            conv_relu6(hidden, hidden, 3, stride, groups=hidden),
-            nn.Conv2d(hidden, outputs, 1),
-        )
-        self.shortcut = stride == 1 and inputs == outputs
+        if block.expansion:
+            hidden = inputs * block.expansion
+            expand = [conv_relu6(inputs, hidden, 1)] if block.expansion > 1 else []
+            spatial = conv_relu6(hidden, hidden, block.kernel, block.stride, groups=hidden)
+        else:
+            hidden, expand = block.hidden, []
+            spatial = conv_relu6(inputs, hidden, block.kernel, block.stride)
+        self.conv = nn.Sequential(*expand, spatial, nn.Conv2d(hidden, block.outputs, 1))
+        self.shortcut = block.stride == 1 and inputs == block.outputs
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
         return x + y if self.shortcut else y
 
 
-def mobilenet_v2_features() -> tuple[nn.Sequential, list[int]]:
-    """The first 18 blocks, and the channels that each of them puts out.
-
-    The 19th, which widens to 1280 channels for ImageNet's classes, told nothing of quality that
-    the others did not.
-    """
-    channels = [32]
-    blocks: list[nn.Module] = [conv_relu6(3, 32, 3, 2)]
-    for expansion, outputs, repeats, stride in EXPANSION_CHANNELS_REPEATS_STRIDE:
-        for index in range(repeats):
-            block_stride = stride if index == 0 else 1
-            blocks.append(InvertedResidual(channels[-1], outputs, block_stride, expansion))
-            channels.append(outputs)
-    return nn.Sequential(*blocks), channels
+def features_of(blocks: Sequence[Block]) -> nn.Sequential:
+    inputs = 3
+    made: list[nn.Module] = []
+    for block in blocks:
+        if block.expansion or block.hidden:
+            made.append(Bottleneck(inputs, block))
+        else:
+            made.append(conv_relu6(inputs, block.outputs, block.kernel, block.stride))
+        inputs = block.outputs
+    return nn.Sequential(*made)
 
 
 def mean_and_deviation(x: Tensor) -> Tensor:
@@ -100,6 +85,10 @@ def mean_and_deviation(x: Tensor) -> Tensor:
     distance = x - mean
     deviation = ((distance * distance).mean((2, 3)) + 1e-6).sqrt()
     return torch.cat([mean.flatten(1), deviation], 1)
+
+
+Seen: TypeAlias = StemOutput | Tensor
+"""What a student looks at in training: its stem's output, or uint8 [B, H, W, 3]."""
 
 
 class AnyStudent(nn.Module):
@@ -127,6 +116,11 @@ class AnyStudent(nn.Module):
         """The blocks that training changes, from the stem's map to that of `describe`."""
         raise NotImplementedError
 
+    @property
+    def all_features(self) -> nn.Module:
+        """All blocks, for training that starts from pictures."""
+        raise NotImplementedError
+
     def stem_state(self) -> dict[str, Tensor]:
         """The weights that decide what `stem` makes of a picture."""
         raise NotImplementedError
@@ -150,43 +144,68 @@ class AnyStudent(nn.Module):
         return outputs_of(self.tail(self.stem(images)))
 
 
+def stem_of(student: AnyStudent, seen: Seen) -> StemOutput:
+    """What the stem makes of pictures, or made of them, where the student is."""
+    device = device_of(student)
+    if isinstance(seen, Tensor):
+        return student.stem(seen.to(device))
+    return StemOutput(seen.feature_map.to(device), seen.shallow.to(device))
+
+
+def device_of(student: AnyStudent) -> torch.device:
+    return next(student.parameters()).device
+
+
 class Student(AnyStudent):
-    """The student that ships: MobileNetV2, its first blocks as ImageNet left them."""
+    """A network of `LAYOUTS`; the first is the one that ships."""
 
     map_step = 2
 
-    def __init__(self) -> None:
+    def __init__(self, network: str = "mobilenetv2") -> None:
         super().__init__()
-        self.features, channels = mobilenet_v2_features()
-        self.stem_channels = channels[STEM_BLOCKS - 1]
-        self.stem_shallow = 2 * sum(channels[tap] for tap in STEM_TAPS)
-        width = 2 * sum(channels[tap] for tap in STEM_TAPS + TAIL_TAPS)
-        self.heads = JudgingHeads(width, channels[-1])
+        layout = LAYOUTS[network]
+        blocks = layout.blocks
+        self.network, self.layout = network, layout
+        self.features = features_of(blocks)
+        self.stem_blocks, self.taps = layout.stem_blocks, layout.taps
+        self.stem_channels = blocks[self.stem_blocks - 1].outputs
+        widths = {tap: 2 * blocks[tap].outputs for tap in self.taps}
+        self.stem_shallow = sum(widths[tap] for tap in self.taps if tap < self.stem_blocks)
+        self.heads = JudgingHeads(sum(widths.values()), blocks[-1].outputs)
 
     def stem(self, images: Tensor) -> StemOutput:
-        x = images.float().permute(0, 3, 1, 2) / 127.5 - 1.0
-        shallow = []
-        for index in range(STEM_BLOCKS):
+        x, pooled = self.run(self.normalised(images), range(self.stem_blocks))
+        return StemOutput(x, torch.cat(pooled, 1))
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 [B, H, W, 3] -> float [B, 3, H, W] in -1..1."""
+        return images.float().permute(0, 3, 1, 2) / 127.5 - 1.0
+
+    def run(self, x: Tensor, blocks: range) -> tuple[Tensor, list[Tensor]]:
+        """What comes out of these blocks, and the statistics of those that are pooled."""
+        pooled = []
+        for index in blocks:
             x = self.features[index](x)
-            if index in STEM_TAPS:
-                shallow.append(mean_and_deviation(x))
-        return StemOutput(x, torch.cat(shallow, 1))
+            if index in self.taps:
+                pooled.append(mean_and_deviation(x))
+        return x, pooled
 
     @property
     def tail_features(self) -> nn.Module:
-        return self.features[STEM_BLOCKS:]
+        return self.features[self.stem_blocks :]
+
+    @property
+    def all_features(self) -> nn.Module:
+        return self.features
 
     def stem_state(self) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.features[:STEM_BLOCKS].state_dict()
+        state: dict[str, Tensor] = self.features[: self.stem_blocks].state_dict()
         return state
 
     def describe(self, stem: StemOutput) -> tuple[Tensor, Tensor]:
-        x, pooled = stem.feature_map, [stem.shallow]
-        for index in range(STEM_BLOCKS, len(self.features)):
-            x = self.features[index](x)
-            if index in TAIL_TAPS:
-                pooled.append(mean_and_deviation(x))
-        return torch.cat(pooled, 1), x
+        tail = range(self.stem_blocks, len(self.features))
+        x, pooled = self.run(stem.feature_map, tail)
+        return torch.cat([stem.shallow, *pooled], 1), x
 
 
 @torch.no_grad()
@@ -214,32 +233,13 @@ def mean_of_tails(students: Sequence[Student]) -> Student:
     return mean
 
 
-def fold_batch_norm(state: Mapping[str, Tensor], epsilon: float = 1e-5) -> dict[str, Tensor]:
-    """torchvision's MobileNetV2 state dict -> the same network without BatchNorm.
-
-    A BatchNorm's key differs from its convolution's in the last index, which is one higher.
-    """
-    folded: dict[str, Tensor] = {}
-    for key, variance in state.items():
-        if not key.endswith(".running_var"):
-            continue
-        norm = key.removesuffix(".running_var")
-        parent, index = norm.rsplit(".", 1)
-        conv = f"{parent}.{int(index) - 1}"
-        gain = state[f"{norm}.weight"] / torch.sqrt(variance + epsilon)
-        folded[f"{conv}.weight"] = state[f"{conv}.weight"] * gain[:, None, None, None]
-        folded[f"{conv}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * gain
-    return folded
-
-
-def load_backbone(student: Student, state: Mapping[str, Tensor], name: str) -> None:
+def load_features(student: Student, state: Mapping[str, Tensor], name: str) -> None:
     """Copy `features.*` into the student; raise WeightsError unless every tensor is there."""
     own = {key for key in student.state_dict() if key.startswith("features.")}
-    missing = own - state.keys()
-    if missing:
+    if missing := own - state.keys():
         raise WeightsError(
-            f"{name} is no MobileNetV2 1.0: {len(missing)} tensors are missing, {min(missing)} for "
-            "one; give torchvision's features as safetensors, or a student's .onnx"
+            f"{name} does not fit the student: {len(missing)} tensors are missing, {min(missing)} "
+            "for one; give a student's .onnx of this version"
         )
     try:
         student.load_state_dict({key: state[key] for key in own}, strict=False)

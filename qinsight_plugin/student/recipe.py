@@ -38,6 +38,9 @@ class Recipe:
     """How to train.
 
     Attributes:
+        whole: whether all of the network learns, on the pictures themselves, as suits a GPU;
+            else its tail, on what the stem made of them.
+        imitation: passes over the pictures in which new blocks learn from those that they replace.
         epochs: passes over the rated pictures, counting one view of each.
         probe: share of the steps, at the start, in which only the heads learn.
         batch: rated pictures a step.
@@ -47,6 +50,7 @@ class Recipe:
         averaging: decay of the moving average of the weights, which is what is kept.
         mse, plcc, fidelity: weights of the losses on ratings: squared error over all pictures;
             correlation and order inside each group of pictures that were rated together.
+        taught: weight of the squared distance from the teachers' mean score, where there are any.
         pairs: weight of the loss on answers about pairs, where there are any.
         families: distorted families to make, see `student.families`; `families_per_step` are seen
             a step.
@@ -63,6 +67,8 @@ class Recipe:
         seed: of everything random.
     """
 
+    whole: bool
+    imitation: float
     epochs: float
     probe: float
     batch: int
@@ -74,6 +80,7 @@ class Recipe:
     mse: float
     plcc: float
     fidelity: float
+    taught: float
     pairs: float
     families: int
     families_per_step: int

@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qinsight_plugin.student.cache import Record, StemCache
+from qinsight_plugin.student.cache import Cache, Record, of_one_size
 from qinsight_plugin.student.families import RUNGS, Family
 from qinsight_plugin.student.heads import JudgingHeads, on_scale
 from qinsight_plugin.student.losses import (
@@ -27,7 +28,7 @@ from qinsight_plugin.student.losses import (
     spread_loss,
     weighted_mean,
 )
-from qinsight_plugin.student.network import AnyStudent
+from qinsight_plugin.student.network import AnyStudent, device_of, stem_of
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
 
@@ -54,7 +55,7 @@ class Described:
 
 def settle(
     student: AnyStudent,
-    cache: StemCache,
+    cache: Cache[Any],
     rated: Rated,
     families: Sequence[Family],
     recipe: Recipe,
@@ -63,11 +64,12 @@ def settle(
     there is nothing to settle by."""
     if not families or not (recipe.settle_epochs or recipe.naming_epochs):
         return
+    device = device_of(student)
     rungs = [record for family in families for record in family.records]
     described = Described(
         describe(student, cache, [views[0] for views in rated.views]),
         describe(student, cache, rungs).view(len(families), RUNGS, -1),
-        torch.from_numpy(np.stack([family.severities for family in families])),
+        torch.from_numpy(np.stack([family.severities for family in families])).to(device),
     )
     torch.manual_seed(recipe.seed)
     settle_score(student.heads, described, rated, recipe)
@@ -75,9 +77,10 @@ def settle(
 
 
 @torch.inference_mode()
-def describe(student: AnyStudent, cache: StemCache, records: Sequence[Record]) -> Tensor:
+def describe(student: AnyStudent, cache: Cache[Any], records: Sequence[Record]) -> Tensor:
     student.eval()
-    pooled = [student.describe(cache.whole(record))[0] for record in records]
+    stems = (stem_of(student, cache.all_of(batch)) for batch in of_one_size(records))
+    pooled = [student.describe(stem)[0] for stem in stems]
     return student.heads.standardise(torch.cat(pooled)).clone()
 
 
@@ -85,7 +88,9 @@ def settle_score(heads: JudgingHeads, described: Described, rated: Rated, recipe
     """Squared error and correlation over the first set, where scores are meant to be compared;
     correlation and order inside every group; order inside families."""
     columns = (rated.mos, rated.variance, rated.weight, rated.group, rated.scale)
-    mos, variance, weight, group, scale = (torch.from_numpy(column) for column in columns)
+    mos, variance, weight, group, scale = (
+        torch.from_numpy(column).to(described.rated.device) for column in columns
+    )
 
     def step() -> Tensor:
         rows = torch.randint(len(mos), (BATCH,))
@@ -114,7 +119,7 @@ def settle_naming(heads: JudgingHeads, described: Described, epochs: float) -> N
     wrong" would be the rarest answer, and a good picture would be called slightly bad."""
     pooled, severities = described.rungs.flatten(0, 1), described.severities.flatten(0, 1)
     weight = balance(severities)
-    level = torch.arange(1.0, 6.0)
+    level = torch.arange(1.0, 6.0, device=pooled.device)
 
     def step() -> Tensor:
         rows = torch.randint(len(pooled), (2 * BATCH,))

@@ -37,7 +37,7 @@ def read_in_cells(model: ModelProto) -> list[str]:
         the names of the nodes after the stem's activation that put its columns back in a row.
 
     Raises:
-        WeightsError: the stem is not MobileNetV2's.
+        WeightsError: the stem is no 3x3 convolution of three channels.
     """
     weights = tensors(model)
     weight = numpy_helper.to_array(weights[STEM_WEIGHT])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from qinsight_plugin.errors import ConfigError, LabelsError
 from qinsight_plugin.evaluate import Agreement, Estimate, evaluate
 from qinsight_plugin.labels import Labels, held_out
 from qinsight_plugin.pairs import Pairs
-from qinsight_plugin.student.cache import StemCache
+from qinsight_plugin.student.cache import Cache, PictureCache, StemCache
 from qinsight_plugin.student.calibrate import calibrate, predict, score_all
 from qinsight_plugin.student.families import Family, cache_families
 from qinsight_plugin.student.fit import OnStep, TrainingData, fit
-from qinsight_plugin.student.network import AnyStudent
+from qinsight_plugin.student.imitate import imitate
+from qinsight_plugin.student.network import AnyStudent, Student
 from qinsight_plugin.student.preferences import pair_accuracy, split_pairs
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.settle import settle
@@ -49,6 +50,10 @@ class Job:
         pristine: undistorted pictures to distort.
         hold_out: share of the first set's clusters, or of the pairs, to measure on and not to
             train on, where the labels name no `test` rows.
+        device: what it is computed on, as PyTorch calls it.
+        teachers: see `TrainingData`; only where the recipe trains the whole network.
+        original: the pretrained network from which new blocks of the student learn first; None:
+            no block is new.
     """
 
     sets: Sequence[RatedSet]
@@ -56,6 +61,9 @@ class Job:
     work: Path
     pristine: Sequence[Path] = ()
     hold_out: float = 0.0
+    device: str = "cpu"
+    teachers: Sequence[AnyStudent] = ()
+    original: Student | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +113,20 @@ class Trainer:
         on_cached: OnCached | None = None,
         on_step: OnStep | None = None,
     ) -> None:
+        require_whole(job)
         self.student = student.eval()
-        student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in (student, *job.teachers, *([job.original] if job.original else [])):
+            network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.job = job
         self.fresh = fresh
         self.on_cached = on_cached
         self.on_step = on_step
         self._lock = lock(job.work)
-        self.cache = StemCache(job.work / "stem", self.student)
+        self.cache: Cache[Any] = (
+            PictureCache(job.work / "pictures")
+            if job.recipe.whole
+            else StemCache(job.work / "stem", self.student)
+        )
 
     def close(self) -> None:
         """Let go of the work folder."""
@@ -141,8 +155,8 @@ class Trainer:
         rated = self.read(zip(job.sets, [part.train for part in parts], strict=True))
         rated = without(rated, [held_out, held_back] if enough else [held_out])
         good = best_of(job.sets[0], own.train, recipe.good)
-        data = TrainingData(self.cache, rated, self.families(good))
-        trained = self.fit(data)
+        data = TrainingData(self.cache, rated, self.families(good), None, job.teachers)
+        trained = self.learn(data)
         settle(trained, self.cache, rated, data.families, recipe)
         calibrate(trained, self.cache, held_back)
         figures: dict[str, tuple[Estimate | None, Estimate]] = {}
@@ -180,7 +194,7 @@ class Trainer:
         train, test = split_pairs(pairs, self.job.hold_out, self.job.recipe.seed)
         # What order the start saw is not to be learnt again, only what its numbers mean.
         recipe = dataclasses.replace(self.job.recipe, plcc=0.0, fidelity=0.0, mse=PAIR_ANCHOR)
-        trained = self.fit(TrainingData(self.cache, rated, self.families([]), train), recipe)
+        trained = self.learn(TrainingData(self.cache, rated, self.families([]), train), recipe)
         first, second = (
             pair_accuracy(score_all(student, self.cache, rated), test)
             for student in (self.student, trained)
@@ -201,18 +215,62 @@ class Trainer:
         pools = [self.job.pristine, good]
         return cache_families(self.cache, pools, recipe.families, recipe.seed, on_cached)
 
-    def fit(self, data: TrainingData, recipe: Recipe | None = None) -> AnyStudent:
-        return fit(
-            self.student,
-            data,
-            recipe or self.job.recipe,
-            fresh=self.fresh,
-            checkpoint=self.job.work / "checkpoint.pt",
-            on_step=self.on_step,
-        )
+    def learn(self, data: TrainingData, recipe: Recipe | None = None) -> AnyStudent:
+        """Imitation, where there is any, and `fit`, on the job's device. What comes before and
+        after looks at whole pictures; a GPU, which prepares for each size anew, is slow at that."""
+        recipe = recipe or self.job.recipe
+        self.move(self.job.device)
+        try:
+            self.imitate(data)
+            trained = fit(
+                self.student,
+                data,
+                recipe,
+                fresh=self.fresh,
+                checkpoint=self.job.work / "checkpoint.pt",
+                on_step=self.on_step,
+            )
+        finally:
+            self.move("cpu")
+        return trained.cpu()
+
+    def move(self, device: str) -> None:
+        self.cache.move(device)
+        original = [self.job.original] if self.job.original else []
+        for network in (self.student, *self.job.teachers, *original):
+            network.to(device)
+
+    def imitate(self, data: TrainingData) -> None:
+        """Let new blocks learn from those that they replace; once for a work folder."""
+        student, original, kept = self.student, self.job.original, self.job.work / "imitated.pt"
+        if original is None or not self.job.recipe.imitation:
+            return
+        assert isinstance(student, Student)  # others have no blocks of their own
+        assert isinstance(self.cache, PictureCache)  # see require_whole
+        if kept.exists():
+            student.load_state_dict(torch.load(kept, self.job.device, weights_only=True))
+            return
+        records = [view for own in data.rated.views for view in own]
+        records += [record for family in data.families for record in family.records]
+        recipe = self.job.recipe
+        self.student = imitate(student, original, self.cache, records, recipe, self.on_step)
+        torch.save(self.student.state_dict(), kept)
 
     def agreement(self, student: AnyStudent, rated: Rated) -> Agreement:
         return evaluate(score_all(student, self.cache, rated), rated.mos)
+
+
+def require_whole(job: Job) -> None:
+    """Teachers, and blocks that imitate, need pictures.
+
+    Raises:
+        ConfigError: the recipe keeps the stem as it is.
+    """
+    if not job.recipe.whole and (job.teachers or job.original):
+        raise ConfigError(
+            "teachers, and a student whose first blocks are new, need a recipe with whole = true: "
+            "else no pictures are kept to be shown to them"
+        )
 
 
 def lock(work: Path) -> FileLock:

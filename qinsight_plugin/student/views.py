@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from qinsight_plugin.errors import LabelsError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.scorers.student import SPEC
-from qinsight_plugin.student.cache import Pixels, Record, StemCache
+from qinsight_plugin.student.cache import Cache, Pixels, Record
 
 OnCached: TypeAlias = Callable[[int, int], None]
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -90,7 +90,7 @@ def smaller_view(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def cache_rated(
-    cache: StemCache,
+    cache: Cache[Any],
     sets: Sequence[RatedSet],
     *,
     jitter: int | None = None,
