@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from qinsight_plugin.evaluate import evaluate
 from qinsight_plugin.grpo.plots import draw_seeds
 from qinsight_plugin.grpo.run import read_curve
 
@@ -56,11 +58,25 @@ def learn(folder: Path, seed: int) -> list[dict[str, Any]]:
     return read_curve(folder / "out" / "curve.jsonl")
 
 
-def summary(seed: int, curve: Sequence[dict[str, Any]]) -> str:
+def best_of(curve: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was held back, before training and at the step that is kept."""
     held = [entry for entry in curve if entry["kind"] == "held out"]
-    best = max(held[1:], key=lambda entry: entry["merit"])
-    shown = [f"{e['score/srcc']:.2f} {e['reward']:.2f}" for e in (held[0], best)]
-    return f"| {seed} | {shown[0]} | {shown[1]} | {best['step']} |"
+    return held[0], max(held[1:], key=lambda entry: entry["merit"])
+
+
+def summary(folder: Path, seed: int, curve: Sequence[dict[str, Any]]) -> str:
+    """A row of the README's table."""
+    entries = best_of(curve)
+    intervals = [interval(folder / "out" / "held-out", entry["step"]) for entry in entries]
+    rewards = [f"{entry['reward']:.2f}" for entry in entries]
+    return f"| {' | '.join([str(seed), *intervals, *rewards, str(entries[1]['step'])])} |"
+
+
+def interval(folder: Path, step: int) -> str:
+    lines = (folder / f"step-{step:06d}.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    answers, truths = ([float(one[key]) for one in told] for key in ("answer", "truth"))
+    return str(evaluate(answers, truths).srcc)
 
 
 @pytest.mark.slow
@@ -70,9 +86,8 @@ def test_a_beginner_learns_how_dark_is_how_bad(
 ) -> None:
     curve = learn(tmp_path, seed)
     with capsys.disabled():
-        print(f"\n| seed | SRCC, reward before | after | step |\n{summary(seed, curve)}")
-    held = [entry for entry in curve if entry["kind"] == "held out"]
-    start, best = held[0], max(held[1:], key=lambda entry: entry["merit"])
+        print(f"\n{summary(tmp_path, seed, curve)}")
+    start, best = best_of(curve)
     assert best["score/srcc"] > max(0.6, start["score/srcc"] + 0.3)
     assert best["reward"] > start["reward"] + 0.15
     assert best["score/unreadable"] < 0.05
@@ -83,5 +98,6 @@ if __name__ == "__main__":  # python -m tests.test_grpo_learning FOLDER PICTURE:
     with ProcessPoolExecutor(2) as pool:
         found = pool.map(learn, [home / str(seed) for seed in SEEDS], SEEDS)
     curves = dict(zip(SEEDS, found, strict=True))
-    print("\n".join(summary(seed, curve) for seed, curve in curves.items()))
+    for seed, curve in curves.items():
+        print(summary(home / str(seed), seed, curve))
     draw_seeds(curves, picture)
