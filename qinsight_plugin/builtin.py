@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qinsight_plugin.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from qinsight_plugin.attempts import RewardSpec
     from qinsight_plugin.records import (
         Gate,
         Image,
@@ -26,6 +27,14 @@ def qinsight_register_scorers(register: Callable[[ScorerSpec], None]) -> None:
 
     for scorer in (student, opencv, local, remote, pyiqa):
         register(scorer.SPEC)
+
+
+@hookimpl
+def qinsight_register_rewards(register: Callable[[RewardSpec], None]) -> None:
+    from qinsight_plugin.grpo.rewards import SPECS
+
+    for spec in SPECS:
+        register(spec)
 
 
 @hookimpl(trylast=True)

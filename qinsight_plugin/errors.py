@@ -19,6 +19,7 @@
     │   ├── WeightsNotFoundError (FileNotFoundError)
     │   └── WeightsChecksumError
     ├── LabelsError (ValueError)                 a label file cannot be learnt from or measured on
+    ├── RewardError (RuntimeError)               a reward failed; names the row
     ├── MissingExtraError (ImportError)          an optional dependency is not installed
     ├── BrokenExtraError (ImportError)           it is installed and does not load
     └── PluginError (RuntimeError)               a plugin failed; carries its name
@@ -112,6 +113,10 @@ class WeightsChecksumError(WeightsError):
 
 class LabelsError(QInsightError, ValueError):
     """A label file cannot be learnt from or measured on."""
+
+
+class RewardError(QInsightError, RuntimeError):
+    """A reward raised while a model was trained by it, or gave no finite number."""
 
 
 class MissingExtraError(QInsightError, ImportError):

@@ -290,6 +290,11 @@ def rank_correlation(x: Vector, y: Vector) -> float:
     return _pearson(stats.rankdata(x), stats.rankdata(y))
 
 
+def linear_correlation(x: Vector, y: Vector) -> float:
+    """PLCC of [n] scores and [n] ratings as they are; 0 where either is constant."""
+    return _pearson(x, y)
+
+
 def _scipy(module: str) -> ModuleType:
     return require(module, package="scipy", extra="eval", purpose="measuring agreement")
 

@@ -15,6 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from qinsight_plugin.attempts import RewardSpec
     from qinsight_plugin.records import (
         Gate,
         Image,
@@ -62,6 +63,12 @@ def qinsight_judge_report(report: Report, gate: Gate) -> Verdict | None:
 @hookspec
 def qinsight_report_ready(report: Report, verdict: Verdict | None) -> None:
     """observe: a report is final; `verdict` is None where nothing was gated."""
+
+
+@hookspec
+def qinsight_register_rewards(register: Callable[[RewardSpec], None]) -> None:
+    """collect: call `register(spec)` for each reward offered to `train grpo`; a taken name is an
+    error."""
 
 
 @hookspec

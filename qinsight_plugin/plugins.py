@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from qinsight_plugin import builtin, hookspecs
+from qinsight_plugin.attempts import RewardSpec
 from qinsight_plugin.errors import (
     ConfigError,
     PluginError,
@@ -194,6 +195,22 @@ class PluginHost:
             specs[spec.name] = spec
 
         self.call("qinsight_register_scorers", register=register)
+        return specs
+
+    def reward_specs(self) -> dict[str, RewardSpec]:
+        """Every registered reward by name.
+
+        Raises:
+            PluginError: two plugins register the same name.
+        """
+        specs: dict[str, RewardSpec] = {}
+
+        def register(spec: RewardSpec) -> None:
+            if spec.name in specs:
+                raise ConfigError(f"a reward named {spec.name!r} is registered already")
+            specs[spec.name] = spec
+
+        self.call("qinsight_register_rewards", register=register)
         return specs
 
     def scorer(self, name: str) -> Scorer:

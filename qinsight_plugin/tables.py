@@ -1,14 +1,20 @@
-"""A CSV file of labels -> `Table`: its columns by role, its rows, and errors that list them."""
+"""A file of labels -> `Table`: its columns by role, its rows, and errors that list them.
+
+It may be CSV, JSON lines (.jsonl) or Parquet (.parquet).
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError, LabelsError
 
 _SPLITS = ("train", "val", "test")
@@ -163,12 +169,22 @@ def read_table(source: Path, layout: Layout) -> Table:
 
 
 def read_records(source: Path) -> list[tuple[int, list[str]]]:
-    """The header and the rows of a CSV file: (line on which it starts, cells), none blank.
+    """The header and the rows of a file: (line on which it starts, cells), none blank.
+
+    The name says what it is: .jsonl has an object a line, .parquet a column a key and is numbered
+    from its first row; anything else is CSV. A JSON null, or Parquet's, is the word "null".
 
     Raises:
-        LabelsError: the file cannot be read, is not CSV in UTF-8, or has no rows.
+        LabelsError: the file cannot be read, is not CSV or JSON in UTF-8 or Parquet, or has no
+            rows.
+        MissingExtraError: Parquet, and pyarrow is not installed.
     """
-    records = _parse(source, _read_text(source))
+    if source.suffix.lower() == ".parquet":
+        records = _records(_read_parquet(source))
+    elif source.suffix.lower() == ".jsonl":
+        records = _records(_read_lines(source, _read_text(source)))
+    else:
+        records = _parse(source, _read_text(source))
     if len(records) < 2:
         raise LabelsError(f"labels {source}: no rows: give a header and a line for each judgement")
     return records
@@ -203,6 +219,44 @@ def _parse(source: Path, text: str) -> list[tuple[int, list[str]]]:
             f"labels {source}: line {line} is not CSV ({error}): check its quotes"
         ) from error
     return [(line, cells) for line, cells in records if any(cells)]
+
+
+def _read_lines(source: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            told = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise LabelsError(f"labels {source}: line {number} is not JSON ({error})") from error
+        if not isinstance(told, dict):
+            raise LabelsError(f"labels {source}: line {number} is no JSON object: write one a line")
+        found.append((number, told))
+    return found
+
+
+def _read_parquet(source: Path) -> list[tuple[int, dict[str, Any]]]:
+    parquet = require(
+        "pyarrow.parquet", package="pyarrow", extra="distill", purpose="reading Parquet"
+    )
+    try:
+        rows = parquet.ParquetFile(source).read().to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own errors are both
+        reason = str(error).partition("\n")[0]
+        raise LabelsError(f"labels {source}: cannot be read as Parquet ({reason})") from error
+    return list(enumerate(rows, 1))
+
+
+def _records(told: Sequence[tuple[int, Mapping[str, Any]]]) -> list[tuple[int, list[str]]]:
+    """Objects as a header and rows; one that lacks a key has "" there."""
+    header = list(dict.fromkeys(key for _, fields in told for key in fields))
+    rows = [(line, [_cell(fields.get(key, "")) for key in header]) for line, fields in told]
+    return [(1, header), *rows]
+
+
+def _cell(value: object) -> str:
+    return value.strip() if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _find_columns(source: Path, header: Sequence[str], layout: Layout) -> dict[str, int]:

@@ -39,6 +39,7 @@ def run_command(
     stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """`qinsight ARGUMENTS` in a process of its own."""
     done = subprocess.run(
@@ -47,7 +48,7 @@ def run_command(
         capture_output=True,
         env={**os.environ, **(env or {})},
         cwd=cwd,
-        timeout=300,
+        timeout=timeout,
         check=False,
     )
     return subprocess.CompletedProcess(

@@ -28,11 +28,12 @@ README = (ROOT / "README.md").read_text("utf-8")
 LAYERS = (
     {"errors"},
     {"_imports", "records"},
+    {"attempts"},
     {"hookspecs", "parallel", "pixels", "tables", "explain", "degradations", "answers", "usable"},
     {"containers", "gate", "report", "overlay", "sorting", "labels"},
     {"decode", "evaluate", "pairs"},
     {"scatter", "evaluate_distortions", "reasoning"},
-    {"scorers", "testing"},
+    {"scorers", "testing", "grpo"},
     {"builtin"},
     {"plugins"},
     {"pipeline", "student"},

@@ -23,6 +23,7 @@ COMMANDS = (
     "eval-distortions",
     "fit",
     "distill",
+    "train",
     "export",
     "bench",
     "plugins",

@@ -49,7 +49,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.images = images
         self.pixels = pixels
-        self._image_token = image_token
+        self.image_token = image_token
         # The first call settles how the tokenizer pads; later ones change nothing in it, which is
         # what lets threads share it.
         self.ids("")
@@ -85,14 +85,18 @@ class Encoder:
                 placeholder of the model's.
         """
         pictures = [part for part in prompt.parts if not isinstance(part, str)]
+        return self.encode_text(self.text(prompt), pictures)
+
+    def encode_text(self, text: str, pictures: Sequence[Image]) -> Encoded:
+        """The same of a conversation in the model's own template, and the pictures in it."""
         if not pictures:  # without one these models number the padding too, and depend on it
             raise ScorerError("a prompt shows no picture: put one among its parts")
         seen, counts, notes = self._look(pictures)
-        ids = self.ids(self._text(prompt))
-        if ids.count(self._image_token) != len(pictures):
+        ids = self.ids(text)
+        if ids.count(self.image_token) != len(pictures):
             raise ScorerError("a prompt's text holds the model's placeholder for a picture")
         left = iter(counts)
-        tokens = [t for i in ids for t in ([i] * next(left) if i == self._image_token else [i])]
+        tokens = [t for i in ids for t in ([i] * next(left) if i == self.image_token else [i])]
         return Encoded(tokens, seen, notes)
 
     def batch(
@@ -115,14 +119,14 @@ class Encoder:
         return {
             "input_ids": ids,
             "attention_mask": mask,
-            "mm_token_type_ids": (ids == self._image_token).long(),
+            "mm_token_type_ids": (ids == self.image_token).long(),
             **{
                 name: torch.cat([row.pictures[name] for row in rows])
                 for name in ("pixel_values", "image_grid_thw")
             },
         }
 
-    def _text(self, prompt: Prompt) -> str:
+    def text(self, prompt: Prompt) -> str:
         """The conversation in the model's own template."""
         parts: list[dict[str, str]] = [
             {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"}

@@ -13,7 +13,7 @@ from typing import Final
 
 from qinsight_plugin._imports import require
 
-_LOUD: Final = ("accelerate", "huggingface_hub", "peft", "transformers")
+_LOUD: Final = ("accelerate", "datasets", "huggingface_hub", "peft", "transformers", "trl")
 _quieting = threading.RLock()
 
 

@@ -59,6 +59,12 @@ class Checkpoint(NamedTuple):
     version: str
 
 
+def seen_pixels(pixels: int) -> int:
+    """Pixels up to which a picture is decoded, where the model is shown so many: halving alone
+    would lose up to three quarters of what it may see, and decoding all of it takes memory."""
+    return 4 * pixels
+
+
 def load_checkpoint(
     target: str, purpose: Purpose = "score_degradation", loading: Loading | None = None
 ) -> Checkpoint:

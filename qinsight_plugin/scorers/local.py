@@ -9,7 +9,7 @@ from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.reasoning.arguments import require_none_left, split_argument, take_settings
 from qinsight_plugin.reasoning.asking import Asking
 from qinsight_plugin.reasoning.finding import DEFAULT_TARGET, Purpose
-from qinsight_plugin.reasoning.loading import PIXELS, Loading
+from qinsight_plugin.reasoning.loading import PIXELS, Loading, seen_pixels
 from qinsight_plugin.records import ScorerSpec
 from qinsight_plugin.scorers.reasoning import ReasoningComparer, ReasoningScorer
 
@@ -55,12 +55,6 @@ def open_model(argument: str, purpose: Purpose) -> tuple[ScorerSpec, LocalModel,
     target = target or DEFAULT_TARGET
     model = LocalModel.load(target, purpose, loading, batching.batch)
     return replace(SPEC, max_pixels=seen_pixels(loading.pixels)), model, asking
-
-
-def seen_pixels(pixels: int) -> int:
-    """Pixels up to which a picture is decoded, where the model is shown so many: halving alone
-    would lose up to three quarters of what it may see, and decoding all of it takes memory."""
-    return 4 * pixels
 
 
 SPEC = ScorerSpec(

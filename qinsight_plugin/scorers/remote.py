@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.reasoning.arguments import require_none_left, split_argument, take_settings
 from qinsight_plugin.reasoning.asking import Asking
-from qinsight_plugin.reasoning.loading import PIXELS
+from qinsight_plugin.reasoning.loading import PIXELS, seen_pixels
 from qinsight_plugin.records import ScorerSpec
-from qinsight_plugin.scorers.local import seen_pixels
 from qinsight_plugin.scorers.reasoning import ReasoningComparer, ReasoningScorer
 
 if TYPE_CHECKING:

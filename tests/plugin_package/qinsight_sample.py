@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from qinsight_plugin import Gate, Report, Verdict, hookimpl
+from qinsight_plugin.attempts import Attempt, RewardSpec
 from qinsight_plugin.records import Image, Score, ScorerSpec, Source
 
 
@@ -75,6 +76,18 @@ def qinsight_report_ready(report: Report, verdict: Verdict | None) -> None:
         accepted = None if verdict is None else verdict.accepted
         with Path(path).open("a") as log:
             log.write(json.dumps([report.source, accepted]) + "\n")
+
+
+def brevity(attempts: Sequence[Attempt], *, length: float) -> list[float]:
+    """The shorter the better; told to, it divides by nothing, as a plugin with a bug would."""
+    if os.environ.get("SAMPLE_REWARD_FAILS"):
+        return [length / 0 for _ in attempts]
+    return [length / (length + len(one.reply)) for one in attempts]
+
+
+@hookimpl
+def qinsight_register_rewards(register: Callable[[RewardSpec], None]) -> None:
+    register(RewardSpec("brevity", brevity, ("score",), "short replies", {"length": 100}))
 
 
 @hookimpl
