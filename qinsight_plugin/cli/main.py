@@ -24,6 +24,7 @@ COMMANDS = (
     "fit",
     "distill",
     "export",
+    "compress",
     "bench",
     "plugins",
 )

@@ -1,0 +1,8 @@
+"""The smallest setting that still passes, in few probes. Knows no codec and no picture."""
+
+from __future__ import annotations
+
+from qinsight_plugin.search.curve import Curve, Link
+from qinsight_plugin.search.search import Certificate, Found, Probe, even_settings, search
+
+__all__ = ["Certificate", "Curve", "Found", "Link", "Probe", "even_settings", "search"]
