@@ -25,6 +25,7 @@ COMMANDS = (
     "distill",
     "export",
     "compress",
+    "eval-compress",
     "bench",
     "plugins",
 )

@@ -6,8 +6,10 @@ Each returns the setting and the number of probes; the highest setting where non
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-Measure = Callable[[float], float]
+Measure: TypeAlias = Callable[[float], float]
+Search: TypeAlias = Callable[[Measure, float, Sequence[float]], tuple[float, int]]
 
 
 def binary(measure: Measure, floor: float, settings: Sequence[float]) -> tuple[float, int]:
