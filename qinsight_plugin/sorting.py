@@ -101,12 +101,24 @@ def write_into(data: bytes, path: AnyPath, *, overwrite: bool = False) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-            temporary.chmod(0o666 & ~_umask())
-            if overwrite:
-                temporary.replace(target)
-            else:
-                _publish(temporary, target)
+            publish(temporary, target, overwrite=overwrite)
         finally:
+            temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Give a finished file in the same folder its name.
+
+    Raises:
+        FileExistsError: the name is taken, and `overwrite` is not set.
+        ConfigError: it cannot be done.
+    """
+    with _writing(target.parent):
+        temporary.chmod(0o666 & ~_umask())
+        if overwrite:
+            temporary.replace(target)
+        else:
+            _publish(temporary, target)
             temporary.unlink(missing_ok=True)
         _sync(target.parent)
 

@@ -1,8 +1,8 @@
 """Many pictures into a folder: several processes, a report that a killed run resumes from.
 
-Results are computed in other processes and written by this one: each file appears whole, and only
-then its line in the report. A file that is there and in the report, for the same source and the
-same settings, is not made again.
+Results are computed in other processes and written by this one: the line in the report first, then
+the file, which appears whole. A file that is there as a line says, for the same source and the same
+settings, is not made again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Outcome:
     """One row of the report; JSON values only.
 
     Attributes:
-        source, outputs: the file, and what was written.
+        source: the file.
+        outputs: what is written: names and sizes in bytes.
         state: "compressed", "kept", "done before" or "failed".
         version: of the source file and the settings, which a resumed run compares.
         the rest: see `Compressed`.
@@ -78,7 +79,7 @@ class Outcome:
 
     source: str
     state: str
-    outputs: tuple[str, ...] = ()
+    outputs: Mapping[str, int] = dataclasses.field(default_factory=dict)
     format: str = ""
     quality_factor: int | None = None
     bytes_before: int | None = None
@@ -94,6 +95,13 @@ class Outcome:
     error: str | None = None
     error_type: str | None = None
     version: str = ""
+
+    def is_there(self) -> bool:
+        """Whether all that was to be written lies where it was to be."""
+        return all(
+            Path(name).is_file() and Path(name).stat().st_size == size
+            for name, size in self.outputs.items()
+        )
 
     @property
     def saved(self) -> int:
@@ -122,6 +130,12 @@ def plan(paths: Iterable[tuple[str, Path | None]], folder: Path) -> list[Task | 
         stems[stem] = name
         tasks.append(Task(path, stem))
     return tasks
+
+
+def taken_error(target: Path) -> ConfigError:
+    return ConfigError(
+        f"{target} is there already: say --overwrite to replace it, or choose another folder"
+    )
 
 
 def failure(source: str, error: QInsightError) -> Outcome:
@@ -208,46 +222,43 @@ class FolderRun:
             return task
         version = version_of(task.path, self._settings)
         before = self._done.get((str(task.path), version))
-        if before is not None and all(Path(name).exists() for name in before.outputs):
+        if before is not None and before.is_there():
             return dataclasses.replace(before, state="done before")
         if self._overwrite:
             return None
         for suffix in sorted({*self._suffixes, task.path.suffix}):
             target = Path(f"{task.stem}{suffix}")
             if target.exists():
-                error = ConfigError(
-                    f"{target} is there already: say --overwrite to replace it, or choose another "
-                    "folder"
-                )
-                return failure(str(task.path), error)
+                return failure(str(task.path), taken_error(target))
         return None
 
     def _finish(self, results: Iterator[_Made]) -> Iterator[Outcome]:
         for result in results:
             outcome = result.outcome
             if result.task is not None and result.files:
-                outcome = self._write(result)
-            if outcome.state in ("compressed", "kept"):
-                self._append(outcome)
+                outcome = self._write(result.task, outcome, result.files)
             for encoder, scorer, values in result.seen:
                 self._priors.learn(encoder, scorer, values)
             yield outcome
 
-    def _write(self, result: _Made) -> Outcome:
-        assert result.task is not None
-        outputs = []
-        for suffix, data in result.files:
-            target = Path(f"{result.task.stem}{suffix}")
+    def _write(self, task: Task, outcome: Outcome, files: Sequence[tuple[str, bytes]]) -> Outcome:
+        targets = [Path(f"{task.stem}{suffix}") for suffix, _ in files]
+        taken = [target for target in targets if target.exists() and not self._overwrite]
+        if taken:
+            return failure(outcome.source, taken_error(taken[0]))
+        sizes = {str(target): len(data) for target, (_, data) in zip(targets, files, strict=True)}
+        outcome = dataclasses.replace(outcome, outputs=sizes)
+        self._append(outcome)
+        for target, (_, data) in zip(targets, files, strict=True):
             try:
                 write_into(data, target, overwrite=self._overwrite)
             except FileExistsError:
-                error = ConfigError(f"{target} came to be there meanwhile: say --overwrite")
-                return failure(result.outcome.source, error)
-            outputs.append(str(target))
-        return dataclasses.replace(result.outcome, outputs=tuple(outputs))
+                return failure(outcome.source, taken_error(target))
+        return outcome
 
     def _append(self, outcome: Outcome) -> None:
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             with self._report.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
         except OSError as error:

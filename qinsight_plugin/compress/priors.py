@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.search import Curve
+from qinsight_plugin.sorting import write_into
 
 SHIPPED = Path(__file__).with_name("priors.json")
 
@@ -54,13 +53,7 @@ class Priors:
             curves.setdefault(encoder, {})[scorer] = curve.to_json()
         text = json.dumps({"corpus": self.corpus, "curves": curves}, indent=None)
         text = text.replace('{"knots"', '\n{"knots"') + "\n"
-        try:
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".qinsight-")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).replace(path)
-        except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+        write_into(text.encode(), path, overwrite=True)
 
 
 def load_priors(path: Path = SHIPPED) -> Priors:
