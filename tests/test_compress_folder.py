@@ -249,10 +249,11 @@ def test_eval_compress_learns_and_measures(qinsight: Run, album: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert "| binary search |" in done.stdout
     found = json.loads((tmp_path / "n.json").read_text())
-    lines = {(row["settings"], row["method"]): row for row in found["probes"]}
+    lines = {row["method"]: row for row in found["probes"]}
     assert all(row["below floor"] == 0 for row in lines.values())
-    assert lines["all", "ours, exact"]["brute larger"] == 0
-    assert lines["all", "ours, exact"]["probes"] < lines["all", "binary search"]["probes"]
+    exact = lines["ours, exact"]
+    assert (exact["checked by brute force"], exact["of these not optimal"]) == (1, 0)
+    assert exact["probes"] < lines["binary search"]["probes"]
     assert PILImage.open(io.BytesIO((tmp_path / "n.png").read_bytes())).width == 1000
     assert len(found["against"]) == 3
     assert np.isfinite([row["saved_at_low"] for row in found["against"]]).all()

@@ -16,6 +16,7 @@ from qinsight_plugin.cli.options import paths_argument, progress
 if TYPE_CHECKING:
     from qinsight_plugin.compress.folder import Outcome
     from qinsight_plugin.compress.presets import Preset
+    from qinsight_plugin.video.target import CompressedVideo
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm", ".y4m"})
 
@@ -110,8 +111,8 @@ def command(paths: tuple[str, ...], folder: Path, jsonl: bool, **options: Any) -
     shown = Shown(jsonl)
     if pictures:
         compress_pictures(pictures, folder, preset, shown, options)
-    for path in videos:
-        shown.add(compress_video(Path(path), folder, preset, options))
+    if videos:
+        compress_videos(videos, folder, preset, shown, options)
     shown.end()
     return EXIT_ERROR if shown.failed else 0
 
@@ -173,8 +174,50 @@ def compress_pictures(
         shown.add(outcome)
 
 
-def compress_video(path: Path, folder: Path, preset: Preset, options: dict[str, Any]) -> Outcome:
-    raise click.UsageError("not yet")
+def compress_videos(
+    paths: list[str], folder: Path, preset: Preset, shown: Shown, options: dict[str, Any]
+) -> None:
+    """One after the other: encoders use every core."""
+    from qinsight_plugin.compress.folder import failure, taken_error
+    from qinsight_plugin.errors import ConfigError, QInsightError
+    from qinsight_plugin.video.target import VideoCompressor, target_name
+
+    compressor = VideoCompressor(options["codec"], preset, scenes=options["scenes"])
+    for path in paths:
+        target = target_name(Path(path), folder)
+        try:
+            done = compressor.compress(Path(path), target, overwrite=options["overwrite"])
+            shown.add(video_outcome(done))
+        except FileExistsError:
+            shown.add(failure(path, taken_error(target)))
+        except ConfigError:  # a full disk stops the run
+            raise
+        except QInsightError as error:
+            shown.add(failure(path, error))
+
+
+def video_outcome(done: CompressedVideo) -> Outcome:
+    from qinsight_plugin.compress.folder import Outcome
+
+    values = {name: round(quality.mean, 4) for name, quality in done.quality.items()}
+    lows = {f"{name} p10": round(quality.low, 4) for name, quality in done.quality.items()}
+    factors = ", ".join(map(str, done.quality_factors))
+    return Outcome(
+        done.source,
+        "kept" if done.kept else "compressed",
+        {done.path: done.bytes_after} if done.path else {},
+        f"{done.codec} CRF {factors}" if factors else "",
+        None,
+        done.bytes_before,
+        done.bytes_after,
+        score_before=done.score_before,
+        values={**values, **lows},
+        certificate=done.certificate,
+        kept=done.kept,
+        probes=done.probes,
+        seconds=round(done.seconds, 3),
+        notes=(f"{done.encodes} encodes, the last took {done.encode_seconds:.1f} s",),
+    )
 
 
 class Shown:
@@ -221,8 +264,9 @@ def row(outcome: Outcome) -> str:
         scores += f", score {outcome.score_before:.2f} -> {outcome.score_after:.2f}"
     before, after = outcome.bytes_before or 0, outcome.bytes_after or 0
     share = f" (-{1 - after / before:.0%})" if before else ""
+    factor = "" if outcome.quality_factor is None else f" {outcome.quality_factor}"
     state = " (done before)" if outcome.state == "done before" else ""
     return (
-        f"{arrow}{state}: {outcome.format} {outcome.quality_factor}, {before:,} -> {after:,} bytes"
+        f"{arrow}{state}: {outcome.format}{factor}, {before:,} -> {after:,} bytes"
         f"{share}{scores}; {outcome.probes} probes, {outcome.seconds:.1f} s"
     )

@@ -23,9 +23,12 @@ file = click.Path(dir_okay=False, path_type=Path)
 @click.command("eval-compress")
 @paths_argument
 @click.option("--formats", default="jpeg,webp,avif,jxl,heic", show_default=True, metavar="LIST")
-@click.option("--floors", default="50,70,80", show_default=True, metavar="LIST", help="To search.")
+@click.option("--floors", default="50,70", show_default=True, metavar="LIST", help="To search.")
 @click.option(
     "--brute", type=click.IntRange(min=0), default=0, help="Try every setting on so many pictures."
+)
+@click.option(
+    "--step", type=click.IntRange(min=1), default=2, show_default=True, help="Between settings."
 )
 @click.option("--compare", default="jpeg,webp,avif", show_default=True, metavar="LIST")
 @click.option("--cache", type=file, metavar="FILE", help="Remember probes there, across runs.")
@@ -39,6 +42,7 @@ def command(
     formats: str,
     floors: str,
     brute: int,
+    step: int,
     compare: str,
     cache: Path | None,
     learn: Path | None,
@@ -68,7 +72,8 @@ def command(
         learn_priors(files, names, memory, corpus).save(learn)
         return 0
     known = load_priors(priors or SHIPPED)
-    lines = race(files, names, [float(text) for text in floors.split(",")], brute, memory, known)
+    least = [float(text) for text in floors.split(",")]
+    lines = race(files, names, least, memory, known, brute=brute, step=step)
     click.echo(table(lines))
     rows, chosen = against(files, [name.strip() for name in compare.split(",")], memory, known)
     click.echo()
@@ -86,9 +91,11 @@ def race(
     files: Sequence[Path],
     formats: Sequence[str],
     floors: Sequence[float],
-    brute: int,
     memory: ProbeCache,
     priors: Priors,
+    *,
+    brute: int,
+    step: int,
 ) -> list[dict[str, object]]:
     from qinsight_plugin.compress.study import Run, race_rows, races, subjects
 
@@ -96,7 +103,7 @@ def race(
     every = subjects(files, formats, memory)
     for number, (path, row) in enumerate(progress(every, len(files), "Searching")):
         for subject in row:
-            runs += races(subject, path.name, floors, priors, number < brute)
+            runs += races(subject, path.name, floors, priors, brute=number < brute, step=step)
     return race_rows(runs)
 
 

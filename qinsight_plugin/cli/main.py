@@ -25,6 +25,7 @@ COMMANDS = (
     "distill",
     "export",
     "compress",
+    "ladder",
     "eval-compress",
     "bench",
     "plugins",
