@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ import skimage.util
 from PIL import Image as PILImage
 from PIL import ImageCms, features
 
-from qinsight_plugin.compress.depth import beyond_eight_bits, box_depth
-from qinsight_plugin.compress.judge import Criteria, Judge
-from qinsight_plugin.compress.original import open_original
-from qinsight_plugin.compress.picture import Compressor, compress, load_encoder
-from qinsight_plugin.compress.presets import PRESETS, Preset, find_preset, with_floors
-from qinsight_plugin.compress.priors import Priors, load_priors
-from qinsight_plugin.compress.still import Still, smallest
+import qinsight_plugin
+from qinsight_plugin.compression.depth import beyond_eight_bits, box_depth
+from qinsight_plugin.compression.judge import Criteria, Judge
+from qinsight_plugin.compression.original import open_original
+from qinsight_plugin.compression.picture import Compressor, compress, load_encoder
+from qinsight_plugin.compression.presets import PRESETS, Preset, find_preset, with_floors
+from qinsight_plugin.compression.priors import Priors, load_priors
+from qinsight_plugin.compression.still import Still, smallest
 from qinsight_plugin.encoders import stills
 from qinsight_plugin.errors import (
     ConfigError,
@@ -35,7 +36,8 @@ from qinsight_plugin.errors import (
     ImageUnsupportedError,
     MissingExtraError,
 )
-from qinsight_plugin.plugins import default_host
+from qinsight_plugin.plugins import PluginHost, default_host
+from qinsight_plugin.records import Image, Score, ScorerSpec
 from qinsight_plugin.search.probes import ProbeCache
 
 from .conftest import Pixels
@@ -448,3 +450,50 @@ def test_an_encoder_that_changes_the_size_is_found_out(small: Pixels) -> None:
     still = Still(original, spec, "jpeg", Cropping(), Judge(criteria, original))
     with pytest.raises(EncoderError, match="10x10 pixels of the 175x201"):
         smallest(still, criteria.all, 0.0, Priors())
+
+
+def test_a_third_partys_encoder_and_scorer_drive_the_search(small: Pixels) -> None:
+    """The plugin package's encoder, with a scorer whose lower numbers are better."""
+    from tests.plugin_package import qinsight_sample
+
+    class Error:
+        """Root of the mean squared error, in levels."""
+
+        def __init__(self) -> None:
+            self.spec: ScorerSpec = rmse
+
+        def score(
+            self, images: Sequence[Image], references: Sequence[Image] | None = None
+        ) -> list[Score]:
+            pairs = zip(images, references or (), strict=True)
+            away = [i.pixels.astype(float) - r.pixels for i, r in pairs]
+            return [Score(float(np.sqrt(np.square(d).mean()))) for d in away]
+
+    rmse = ScorerSpec(
+        "rmse", lambda _: Error(), "levels", kind="FR", range=(0, 255), higher_is_better=False
+    )
+
+    class Plugin:
+        @staticmethod
+        @qinsight_plugin.hookimpl
+        def qinsight_register_scorers(register: Callable[[ScorerSpec], None]) -> None:
+            register(rmse)
+
+    host = PluginHost(discover=False)
+    host.add(qinsight_sample, "sample", "tests")
+    host.add(Plugin, "rmse", "tests")
+    preset = Preset({"rmse": 6.0}, min_source=1.0)
+    result = Compressor(preset, ("posterise",), host=host).compress(small)
+    assert result.values["rmse"] <= 6
+    assert result.certificate == "optimal"
+    assert result.quality_factor is not None
+    fewer = PILImage.fromarray(small).quantize(result.quality_factor - 1).convert("RGB")
+    assert np.sqrt(np.square(np.asarray(fewer, float) - small).mean()) > 6
+    assert result.suffix == ".png"
+    with pytest.raises(FloorUnreachedError, match="best reached is rmse"):
+        Compressor(Preset({"rmse": 0.0}, min_source=1.0), ("posterise",), host=host).compress(small)
+
+
+def test_the_public_function_is_the_same(small: Pixels) -> None:
+    result = qinsight_plugin.compress(small, preset="low", formats=["jpeg"])
+    assert result.data.startswith(b"\xff\xd8")

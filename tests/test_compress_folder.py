@@ -19,8 +19,8 @@ import pytest
 import skimage.data
 from PIL import Image as PILImage
 
-from qinsight_plugin.compress.folder import REPORT, FolderRun, Settings, plan
-from qinsight_plugin.compress.presets import Preset
+from qinsight_plugin.compression.folder import REPORT, FolderRun, Settings, plan
+from qinsight_plugin.compression.presets import Preset
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.sorting import write_into
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from qinsight_plugin.compress.presets import Preset
+from qinsight_plugin.compression.presets import Preset
 from qinsight_plugin.encoders import videos
 from qinsight_plugin.encoders.videos import find_ffmpeg
 from qinsight_plugin.errors import (

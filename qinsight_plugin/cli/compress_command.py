@@ -14,8 +14,8 @@ from qinsight_plugin.cli.inputs import expand
 from qinsight_plugin.cli.options import paths_argument, progress
 
 if TYPE_CHECKING:
-    from qinsight_plugin.compress.folder import Outcome
-    from qinsight_plugin.compress.presets import Preset
+    from qinsight_plugin.compression.folder import Outcome
+    from qinsight_plugin.compression.presets import Preset
     from qinsight_plugin.video.target import CompressedVideo
 
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ts", ".webm", ".y4m"})
@@ -127,7 +127,7 @@ def chosen_preset(
     **_: Any,
 ) -> Preset:
     """The preset, with what was said otherwise."""
-    from qinsight_plugin.compress.presets import find_preset, with_floors
+    from qinsight_plugin.compression.presets import find_preset, with_floors
 
     given = {}
     for floor in floors:
@@ -147,8 +147,8 @@ def chosen_preset(
 def compress_pictures(
     paths: list[str], folder: Path, preset: Preset, shown: Shown, options: dict[str, Any]
 ) -> None:
-    from qinsight_plugin.compress.folder import FolderRun, Settings, failure, plan
-    from qinsight_plugin.compress.priors import SHIPPED
+    from qinsight_plugin.compression.folder import FolderRun, Settings, failure, plan
+    from qinsight_plugin.compression.priors import SHIPPED
 
     learn: Path | None = options["learn"]
     settings = Settings(
@@ -178,7 +178,7 @@ def compress_videos(
     paths: list[str], folder: Path, preset: Preset, shown: Shown, options: dict[str, Any]
 ) -> None:
     """One after the other: encoders use every core."""
-    from qinsight_plugin.compress.folder import failure, taken_error
+    from qinsight_plugin.compression.folder import failure, taken_error
     from qinsight_plugin.errors import ConfigError, QInsightError
     from qinsight_plugin.video.target import VideoCompressor, target_name
 
@@ -197,7 +197,7 @@ def compress_videos(
 
 
 def video_outcome(done: CompressedVideo) -> Outcome:
-    from qinsight_plugin.compress.folder import Outcome
+    from qinsight_plugin.compression.folder import Outcome
 
     values = {name: round(quality.mean, 4) for name, quality in done.quality.items()}
     lows = {f"{name} p10": round(quality.low, 4) for name, quality in done.quality.items()}

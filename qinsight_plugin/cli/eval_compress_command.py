@@ -13,8 +13,8 @@ from qinsight_plugin.cli.inputs import expand
 from qinsight_plugin.cli.options import paths_argument, progress
 
 if TYPE_CHECKING:
-    from qinsight_plugin.compress.priors import Priors
-    from qinsight_plugin.compress.study import Choice, Subject
+    from qinsight_plugin.compression.priors import Priors
+    from qinsight_plugin.compression.study import Choice, Subject
     from qinsight_plugin.search.probes import ProbeCache
 
 file = click.Path(dir_okay=False, path_type=Path)
@@ -61,8 +61,8 @@ def command(
       qinsight eval-compress kodak/ --brute 4
       qinsight eval-compress CID22-512/training/ --learn priors.json --corpus "CID22-512, training"
     """
-    from qinsight_plugin.compress.priors import SHIPPED, load_priors
-    from qinsight_plugin.compress.study import learn as learn_priors
+    from qinsight_plugin.compression.priors import SHIPPED, load_priors
+    from qinsight_plugin.compression.study import learn as learn_priors
     from qinsight_plugin.search.probes import ProbeCache
 
     files = [Path(item.path) for item in expand(paths) if item.error is None]
@@ -81,7 +81,7 @@ def command(
     if results is not None:
         results.write_text(json.dumps({"probes": lines, "against": rows}, indent=1) + "\n")
     if plot is not None:
-        from qinsight_plugin.compress.choices_plot import draw
+        from qinsight_plugin.compression.choices_plot import draw
 
         draw(chosen, plot)
     return 0
@@ -97,7 +97,7 @@ def race(
     brute: int,
     step: int,
 ) -> list[dict[str, object]]:
-    from qinsight_plugin.compress.study import Run, race_rows, races, subjects
+    from qinsight_plugin.compression.study import Run, race_rows, races, subjects
 
     runs: list[Run] = []
     every = subjects(files, formats, memory)
@@ -110,7 +110,7 @@ def race(
 def against(
     files: Sequence[Path], formats: Sequence[str], memory: ProbeCache, priors: Priors
 ) -> tuple[list[dict[str, object]], list[Choice]]:
-    from qinsight_plugin.compress.study import as_rows, comparisons, subjects
+    from qinsight_plugin.compression.study import as_rows, comparisons, subjects
 
     rows: list[tuple[str, Sequence[Subject]]] = [
         (path.name, row)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-from qinsight_plugin.compress.presets import Preset, find_preset
+from qinsight_plugin.compression.presets import Preset, find_preset
 from qinsight_plugin.errors import ConfigError, FloorUnreachedError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
 from qinsight_plugin.plugins import PluginHost, default_host

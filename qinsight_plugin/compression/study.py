@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from qinsight_plugin.compress import rivals
-from qinsight_plugin.compress.judge import Criteria, Criterion, Judge
-from qinsight_plugin.compress.original import open_original
-from qinsight_plugin.compress.picture import load_encoder
-from qinsight_plugin.compress.presets import DRIVER, Preset
-from qinsight_plugin.compress.priors import Priors
-from qinsight_plugin.compress.still import Still
+from qinsight_plugin.compression import rivals
+from qinsight_plugin.compression.judge import Criteria, Criterion, Judge
+from qinsight_plugin.compression.original import open_original
+from qinsight_plugin.compression.picture import load_encoder
+from qinsight_plugin.compression.presets import DRIVER, Preset
+from qinsight_plugin.compression.priors import Priors
+from qinsight_plugin.compression.still import Still
 from qinsight_plugin.errors import ConfigError, QInsightError
 from qinsight_plugin.plugins import PluginHost, default_host
 from qinsight_plugin.search import Curve, Link, search

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qinsight_plugin.compress.judge import Criterion, Judge
-from qinsight_plugin.compress.original import Original
-from qinsight_plugin.compress.priors import Priors
+from qinsight_plugin.compression.judge import Criterion, Judge
+from qinsight_plugin.compression.original import Original
+from qinsight_plugin.compression.priors import Priors
 from qinsight_plugin.errors import EncoderError, FloorUnreachedError, QInsightError
 from qinsight_plugin.records import EncoderSpec, StillEncoder
 from qinsight_plugin.search import Certificate, Found, search

@@ -20,10 +20,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from qinsight_plugin.compress.original import Metadata, Profile
-from qinsight_plugin.compress.picture import Compressed, Compressor
-from qinsight_plugin.compress.presets import Preset
-from qinsight_plugin.compress.priors import SHIPPED, Priors, load_priors
+from qinsight_plugin.compression.original import Metadata, Profile
+from qinsight_plugin.compression.picture import Compressed, Compressor
+from qinsight_plugin.compression.presets import Preset
+from qinsight_plugin.compression.priors import SHIPPED, Priors, load_priors
 from qinsight_plugin.errors import ConfigError, EncoderError, QInsightError
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.plugins import PluginHost, default_host

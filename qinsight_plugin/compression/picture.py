@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from qinsight_plugin.compress.judge import Criteria, Judge
-from qinsight_plugin.compress.original import Metadata, Original, Profile, open_original
-from qinsight_plugin.compress.presets import Preset, find_preset
-from qinsight_plugin.compress.priors import Priors, load_priors
-from qinsight_plugin.compress.still import Pick, Still, smallest
+from qinsight_plugin.compression.judge import Criteria, Judge
+from qinsight_plugin.compression.original import Metadata, Original, Profile, open_original
+from qinsight_plugin.compression.presets import Preset, find_preset
+from qinsight_plugin.compression.priors import Priors, load_priors
+from qinsight_plugin.compression.still import Pick, Still, smallest
 from qinsight_plugin.errors import (
     ConfigError,
     FloorUnreachedError,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from qinsight_plugin.compress.depth import beyond_eight_bits
+from qinsight_plugin.compression.depth import beyond_eight_bits
 from qinsight_plugin.decode import DEFAULT_LIMIT, decode, name_of
 from qinsight_plugin.errors import (
     ConfigError,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qinsight_plugin.compress.original import Original
-from qinsight_plugin.compress.presets import Preset
+from qinsight_plugin.compression.original import Original
+from qinsight_plugin.compression.presets import Preset
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline, decode_for
 from qinsight_plugin.plugins import PluginHost
