@@ -219,6 +219,18 @@ def deep_tiff(small: Pixels) -> bytes:
     return bytes(data)
 
 
+def deep_ppm(small: Pixels) -> bytes:
+    samples = (small.astype(">u2") * 257).tobytes()
+    return b"P6\n# by hand\n%d %d\n65535\n" % (small.shape[1], small.shape[0]) + samples
+
+
+def gain_mapped(small: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    xmp = b'<x:xmpmeta xmlns:hdrgm="http://ns.adobe.com/hdr-gain-map/1.0/"/>'
+    PILImage.fromarray(small).save(buffer, "JPEG", xmp=xmp)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
@@ -228,6 +240,8 @@ def deep_tiff(small: Pixels) -> bytes:
         (deep_png, "16 bits a sample"),
         (deep_colour_png, "16 bits a sample"),
         (deep_tiff, "16 bits a sample"),
+        (deep_ppm, "largest value is 65535"),
+        (gain_mapped, "HDR picture with a gain map"),
         (hdr_png, "HDR \\(PQ\\)"),
     ],
 )

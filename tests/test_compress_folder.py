@@ -86,6 +86,19 @@ def test_nothing_is_overwritten_unless_told(qinsight: Run, album: Path, tmp_path
     PILImage.open(out / "a.jpg").load()
 
 
+def test_a_result_may_lie_beside_its_source(qinsight: Run, album: Path) -> None:
+    before = (album / "a.png").read_bytes()
+    done = qinsight("compress", album / "a.png", "-o", album, "--formats", "webp")
+    assert done.returncode == 0, done.stdout
+    assert (album / "a.webp").exists()
+    PILImage.open(album / "b.png").resize((16, 16)).save(album / "icon.png")
+    icon = (album / "icon.png").read_bytes()
+    done = qinsight("compress", album / "icon.png", "-o", album, "--formats", "webp")
+    assert (done.returncode, "too small" in done.stdout) == (0, True)
+    assert (album / "icon.png").read_bytes() == icon
+    assert (album / "a.png").read_bytes() == before
+
+
 def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     tasks = plan(
         [("x/a.png", Path("x")), ("x/a.jpg", Path("x")), ("x/b/a.png", Path("x"))], tmp_path

@@ -171,7 +171,8 @@ def test_what_eight_bits_cannot_keep_is_refused(program: str, tmp_path: Path) ->
     deep = ("-c:v", "ffv1", "-pix_fmt", "yuv420p10le")
     with pytest.raises(VideoError, match="10 bits a sample"):
         open_clip(write_clip(program, tmp_path / "deep.mkv", 0.2, *deep, sound=False))
-    pq = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-color_trc", "smpte2084")
+    # By a filter: newer versions of ffmpeg do not take the output's option for it.
+    pq = ("-vf", "setparams=color_trc=smpte2084", "-c:v", "libx264", "-pix_fmt", "yuv420p")
     with pytest.raises(VideoError, match=r"HDR \(PQ\)"):
         open_clip(write_clip(program, tmp_path / "hdr.mp4", 0.2, *pq, sound=False))
 

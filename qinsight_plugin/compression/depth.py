@@ -6,6 +6,7 @@ are read: PNG's chunks (W3C PNG), ISO base media boxes (ISO/IEC 23000-22, 14496-
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 _PQ, _HLG = 16, 18  # transfer characteristics, ITU-T H.273
 _TRANSFERS = {_PQ: "PQ", _HLG: "HLG"}
 _TIFF_BITS = 258
+_GAIN_MAPS = (b"ns.adobe.com/hdr-gain-map", b"urn:com:apple:photo:2020:aux:hdrgainmap")
 _CONTAINERS = {b"meta": 4, b"iprp": 0, b"ipco": 0}  # and the bytes that precede their boxes
 
 
@@ -35,7 +37,9 @@ def beyond_eight_bits(picture: Any, data: bytes) -> str:
         return f"it has {bits} bits a sample" if bits > 8 else ""
     if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
         return f"it has more than 8 bits a sample (mode {picture.mode})"
-    if b"ns.adobe.com/hdr-gain-map" in data[: 1 << 20]:
+    if picture.format == "PPM":
+        return ppm_depth(data)
+    if any(words in data for words in _GAIN_MAPS):
         return "it is an HDR picture with a gain map"
     return ""
 
@@ -49,6 +53,16 @@ def png_depth(data: bytes) -> str:
         if kind == b"IDAT":
             break
     return ""
+
+
+def ppm_depth(data: bytes) -> str:
+    """Of the Netpbm formats that say their largest value as the third number of their header."""
+    bare = re.sub(rb"#[^\n]*", b"", data[:1000])
+    numbers = bare.split()[:4]
+    if len(numbers) < 4 or numbers[0] not in (b"P2", b"P3", b"P5", b"P6"):
+        return ""
+    largest = numbers[3].decode("ascii", "replace")
+    return f"its largest value is {largest}" if largest.isdigit() and int(largest) > 255 else ""
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -132,6 +132,10 @@ def plan(paths: Iterable[tuple[str, Path | None]], folder: Path) -> list[Task | 
     return tasks
 
 
+def is_same(target: Path, source: Path) -> bool:
+    return target.exists() and target.samefile(source)
+
+
 def taken_error(target: Path) -> ConfigError:
     return ConfigError(
         f"{target} is there already: say --overwrite to replace it, or choose another folder"
@@ -228,7 +232,7 @@ class FolderRun:
             return None
         for suffix in sorted({*self._suffixes, task.path.suffix}):
             target = Path(f"{task.stem}{suffix}")
-            if target.exists():
+            if target.exists() and not is_same(target, task.path):
                 return failure(str(task.path), taken_error(target))
         return None
 
@@ -243,6 +247,8 @@ class FolderRun:
 
     def _write(self, task: Task, outcome: Outcome, files: Sequence[tuple[str, bytes]]) -> Outcome:
         targets = [Path(f"{task.stem}{suffix}") for suffix, _ in files]
+        if outcome.kept and is_same(targets[0], task.path):
+            targets, files = [], ()  # it is kept where it lies
         taken = [target for target in targets if target.exists() and not self._overwrite]
         if taken:
             return failure(outcome.source, taken_error(taken[0]))
