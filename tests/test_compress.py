@@ -40,7 +40,7 @@ from qinsight_plugin.plugins import PluginHost, default_host
 from qinsight_plugin.records import Image, Score, ScorerSpec
 from qinsight_plugin.search.probes import ProbeCache
 
-from .conftest import Pixels
+from .conftest import ROOT, Pixels
 
 FORMATS = ("jpeg", "webp", "avif", "jxl", "heic")
 MODERN = ("webp", "avif", "jxl", "heic")
@@ -306,6 +306,9 @@ def test_the_original_is_kept_where_nothing_is_smaller(small: Pixels) -> None:
     result = compress(tight.getvalue(), preset=preset, formats=["jpeg"])
     assert result.data == tight.getvalue()
     assert "is not smaller" in result.kept or "no format reaches" in result.kept
+    told = compress(tight.getvalue(), preset=preset, formats=["jpeg"], metadata="strip")
+    assert told.data == tight.getvalue()
+    assert told.kept.endswith("with all of its metadata")  # nobody is to think it stripped
 
 
 def test_what_is_too_small_to_be_judged_is_kept(small: Pixels) -> None:
@@ -511,3 +514,15 @@ def test_a_third_partys_encoder_and_scorer_drive_the_search(small: Pixels) -> No
 def test_the_public_function_is_the_same(small: Pixels) -> None:
     result = qinsight_plugin.compress(small, preset="low", formats=["jpeg"])
     assert result.data.startswith(b"\xff\xd8")
+
+
+def test_the_readme_says_what_the_presets_are() -> None:
+    rows = [
+        "| preset | SSIMULACRA2 | MS-SSIM | SSIM | score falls by at most |",
+        "|---|---|---|---|---|",
+    ]
+    for name, preset in PRESETS.items():
+        floors = [preset.floors.get(s, "-") for s in ("ssimulacra2", "ms-ssim", "ssim")]
+        shown = [f"{f:g}" if isinstance(f, float) else f for f in (*floors, preset.max_drop)]
+        rows.append(f"| `{name}` | {' | '.join(map(str, shown))} |")
+    assert "\n".join(rows) in (ROOT / "README.md").read_text("utf-8")

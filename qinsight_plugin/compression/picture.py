@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -42,7 +41,8 @@ class Compressed:
         format: the encoder, "" where the original was kept.
         quality_factor: its setting; None where the original was kept.
         original_bytes: size of the source file; None for arrays and PIL images.
-        score_before, score_after: the student's, MOS; None where it was not asked.
+        score_before, score_after: the student's, MOS, the latter no higher than the former: gains
+            count as none. None where it was not asked.
         values: scorer -> value against the source, of full-reference scorers.
         certificate: what is known of the quality factor, see `search.Certificate`.
         kept: why the original was kept; "" where it was not.
@@ -126,9 +126,9 @@ class Compressor:
             poor = self._too_poor(judge.source_score)
             picks, notes, probes = ([], [], 0) if poor else self._picks(original, judge)
         except ImageTooSmallError as error:
-            return kept_original(original, f"it is too small to be judged ({error})", begun)
+            return self._kept(original, f"it is too small to be judged ({error})", begun)
         if poor:
-            return kept_original(original, poor, begun, judge.source_score)
+            return self._kept(original, poor, begun, judge.source_score)
         return self._chosen(original, judge, picks, notes, probes, begun)
 
     def _too_poor(self, score: float | None) -> str:
@@ -144,17 +144,51 @@ class Compressor:
         picks, notes, probes = [], [], 0
         failure: QInsightError | None = None
         for name, spec, encoder in self.encoders:
+            still: Still | None = None
             try:
                 still = Still(original, spec, name, encoder, judge, self._cache)
                 picks.append(smallest(still, self.criteria.all, self.preset.tolerance, self.priors))
             except (FloorUnreachedError, ImageUnsupportedError) as error:
                 notes.append(str(error))
                 failure = failure or error
-            else:
-                probes += picks[-1].probes
-        if failure and not picks and (original.data is None or is_unsupported(failure)):
+            probes += still.probes if still else 0
+        unsupported = isinstance(failure, ImageUnsupportedError)
+        if failure and not picks and (original.data is None or unsupported):
             raise failure
         return sorted(picks, key=lambda pick: len(pick.data)), notes, probes
+
+    def _kept(
+        self,
+        original: Original,
+        why: str,
+        begun: float,
+        score: float | None = None,
+        picks: Sequence[Pick] = (),
+        notes: Sequence[str] = (),
+        probes: int = 0,
+    ) -> Compressed:
+        """The original, untouched, and why.
+
+        Raises:
+            FloorUnreachedError: there is no file to keep.
+        """
+        if original.data is None:
+            raise FloorUnreachedError(f"{original.name} is not compressed: {why}")
+        if self._metadata == "strip" or self._profile == "srgb":
+            why += "; it is as it was, with all of its metadata"
+        return Compressed(
+            original.name,
+            original.data,
+            original.suffix,
+            original_bytes=len(original.data),
+            score_before=score,
+            score_after=score,
+            kept=why,
+            picks=tuple(picks),
+            probes=probes,
+            seconds=time.perf_counter() - begun,
+            notes=(*original.notes, *notes),
+        )
 
     def _chosen(
         self,
@@ -172,7 +206,7 @@ class Compressor:
         elif size is not None and len(picks[0].data) >= size:
             kept = f"the smallest result, {len(picks[0].data):,} bytes, is not smaller"
         if kept:
-            return kept_original(
+            return self._kept(
                 original, kept, begun, judge.source_score, picks, notes=notes, probes=probes
             )
         best = picks[0]
@@ -196,41 +230,6 @@ class Compressor:
             seconds=time.perf_counter() - begun,
             notes=(*original.notes, *notes),
         )
-
-
-def is_unsupported(error: QInsightError) -> bool:
-    return isinstance(error, ImageUnsupportedError)
-
-
-def kept_original(
-    original: Original,
-    why: str,
-    begun: float,
-    score: float | None = None,
-    picks: Sequence[Pick] = (),
-    notes: Sequence[str] = (),
-    probes: int = 0,
-) -> Compressed:
-    """The original, untouched, and why.
-
-    Raises:
-        FloorUnreachedError: there is no file to keep.
-    """
-    if original.data is None:
-        raise FloorUnreachedError(f"{original.name} is not compressed: {why}")
-    return Compressed(
-        original.name,
-        original.data,
-        original.suffix,
-        original_bytes=len(original.data),
-        score_before=score,
-        score_after=score,
-        kept=why,
-        picks=tuple(picks),
-        probes=probes,
-        seconds=time.perf_counter() - begun,
-        notes=(*original.notes, *notes),
-    )
 
 
 def load_encoder(name: str, host: PluginHost) -> tuple[str, EncoderSpec, StillEncoder]:
@@ -267,7 +266,3 @@ def compress(
         QInsightError: what stood in the way, in one line.
     """
     return Compressor(preset, formats, metadata=metadata, profile=profile).compress(source)
-
-
-def with_suffix(path: Path, suffix: str) -> str:
-    return path.stem + suffix
