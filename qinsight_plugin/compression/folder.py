@@ -204,15 +204,17 @@ class FolderRun:
             self._priors.save(self._learn)
 
     def _work_here(self, task: Task | Outcome) -> _Made:
+        if isinstance(task, Outcome):
+            return _Made(None, task)
         if known := self._known(task):
             return _Made(None, known)
-        assert isinstance(task, Task)
         return self._local.make(task)
 
     def _work_there(self, pool: ProcessPoolExecutor, task: Task | Outcome) -> _Made:
+        if isinstance(task, Outcome):
+            return _Made(None, task)
         if known := self._known(task):
             return _Made(None, known)
-        assert isinstance(task, Task)
         try:
             return pool.submit(make_in_worker, task).result()
         except BrokenProcessPool as error:
@@ -220,10 +222,8 @@ class FolderRun:
                 f"a process died over {task.path}, perhaps for want of memory: use fewer --workers"
             ) from error
 
-    def _known(self, task: Task | Outcome) -> Outcome | None:
-        """What is known before any work: failures of the plan, what was done before."""
-        if isinstance(task, Outcome):
-            return task
+    def _known(self, task: Task) -> Outcome | None:
+        """What is known before any work: that it was done before, or that its name is taken."""
         version = version_of(task.path, self._settings)
         before = self._done.get((str(task.path), version))
         if before is not None and before.is_there():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL.Image import fromarray
+
 from qinsight_plugin.compression.original import Original
 from qinsight_plugin.compression.presets import Preset
+from qinsight_plugin.decode import decode
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline, decode_for
 from qinsight_plugin.plugins import PluginHost
@@ -89,20 +94,19 @@ class Criteria:
 
 
 class Judge:
-    """The criteria, bound to one source."""
+    """The criteria, bound to one source.
+
+    Attributes:
+        source_score: the student's, MOS; None where it is not asked.
+    """
 
     def __init__(self, criteria: Criteria, original: Original) -> None:
         self._criteria = criteria
         self._reference = beside(original.picture, original.name)
-        self._flat = flat(original.picture, original.name)
-        self.source_score = self._student_score(self._flat)
-
-    def _student_score(self, image: Image) -> float | None:
-        student = self._criteria.student
-        if student is None:
-            return None
-        small = decode_for(student.scorer.spec, image, student.host)
-        return student.score_images([small])[0].value
+        student = criteria.student
+        flat = over(original.picture, original.name, WHITE)
+        self._scores = {} if student is None else {student.name: score_of(student, flat)}
+        self.source_score = None if student is None else self._scores[student.name]
 
     def value(self, criterion: Criterion, candidate: PILImage) -> float:
         """What it is worth by one criterion; a gain over the source counts as none.
@@ -111,30 +115,28 @@ class Judge:
             ScorerError: the scorer failed, or the sizes differ.
             ImageTooSmallError: the scorer cannot judge pictures so small.
         """
+        name = self._reference.source
         if criterion.is_drop:
-            score = self._student_score(flat(candidate, self._flat.source))
-            assert score is not None and self.source_score is not None  # noqa: PT018
-            return min(0.0, criterion.sign * (score - self.source_score))
-        image = beside(candidate, self._reference.source)
-        (score_record,) = criterion.pipeline.score_images([image], [self._reference])
-        return criterion.sign * float(score_record.value)
+            after = score_of(criterion.pipeline, over(candidate, name, WHITE))
+            return min(0.0, criterion.sign * (after - self._scores[criterion.name]))
+        image = beside(candidate, name)
+        (score,) = criterion.pipeline.score_images([image], [self._reference])
+        return criterion.sign * float(score.value)
 
     def values(self, candidate: PILImage) -> Iterator[tuple[Criterion, float]]:
         for criterion in self._criteria.all:
             yield criterion, self.value(criterion, candidate)
 
 
-def flat(picture: PILImage, name: str) -> Image:
-    """Over white, in sRGB."""
-    return over(picture, name, WHITE)
+def score_of(pipeline: Pipeline, image: Image) -> float:
+    """By a scorer without reference, at the size that it looks at."""
+    small = decode_for(pipeline.scorer.spec, image, pipeline.host)
+    return pipeline.score_images([small])[0].value
 
 
 def beside(picture: PILImage, name: str) -> Image:
     """In sRGB; what is transparent over white, and under that the same over black: an error in
     alpha shows on one of them."""
-    import numpy as np
-    from PIL.Image import fromarray
-
     image = over(picture, name, WHITE)
     if not picture.has_transparency_data:
         return image
@@ -143,8 +145,5 @@ def beside(picture: PILImage, name: str) -> Image:
 
 
 def over(picture: PILImage, name: str, background: tuple[int, int, int]) -> Image:
-    import dataclasses
-
-    from qinsight_plugin.decode import decode
-
+    """In sRGB, opaque."""
     return dataclasses.replace(decode(picture, background=background), source=name)

@@ -202,23 +202,21 @@ def playlist(ladder: Ladder) -> str:
     Raises:
         EncoderError: no rendition fits any bandwidth.
     """
-    seen: dict[tuple[int, int], Rung] = {}
+    seen: dict[Rendition, float] = {}
     for rung in ladder.rungs:
         if rung.rendition is not None:
-            seen.setdefault((rung.rendition.height, rung.rendition.quality_factor), rung)
+            seen.setdefault(rung.rendition, rung.bandwidth)
     if not seen:
         raise EncoderError(
             f"no rendition of {ladder.clip.path} fits {ladder.rungs[-1].bandwidth:g} kbit/s: allow "
             "smaller heights or more bandwidth"
         )
     base = ladder.codec.partition("?")[0]
+    codecs = f',CODECS="{CODECS[base]}"' if base in CODECS else ""
     lines = ["#EXTM3U", "#EXT-X-VERSION:6", "#EXT-X-INDEPENDENT-SEGMENTS"]
-    for rung in seen.values():
-        rendition = rung.rendition
-        assert rendition is not None
-        codecs = f',CODECS="{CODECS[base]}"' if base in CODECS else ""
+    for rendition, bandwidth in seen.items():
         lines += [
-            f"#EXT-X-STREAM-INF:BANDWIDTH={round(1000 * rung.bandwidth)},"
+            f"#EXT-X-STREAM-INF:BANDWIDTH={round(1000 * bandwidth)},"
             f"AVERAGE-BANDWIDTH={round(1000 * rendition.kbps)},"
             f"RESOLUTION={rendition.width}x{rendition.height},"
             f"FRAME-RATE={float(ladder.clip.rate):.3f}{codecs}",

@@ -97,7 +97,7 @@ class VideoCompressor:
             if scorer.scorer.spec.kind != "FR":
                 raise ConfigError(f"{scorer.name} cannot be a floor: it looks at no reference")
         self.student = Pipeline(DEFAULT_SCORER, host) if self.preset.min_source > 1 else None
-        self._scenes = scenes
+        self.scenes = scenes
 
     def compress(self, source: Path, target: Path, *, overwrite: bool = False) -> CompressedVideo:
         """Write the smallest video that meets the preset, or say why not.
@@ -167,7 +167,7 @@ class _Job:
     def finish(self) -> Path:
         """The finished file, verified."""
         scenes = [Scene(0, self._whole.total)]
-        if self._how._scenes:
+        if self._how.scenes:
             scenes = find_scenes(self._clip.path)
         searches = [SampleSearch(self._how, *sample) for sample in self._samples(scenes)]
         more = 0.0
