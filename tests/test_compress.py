@@ -43,7 +43,8 @@ from qinsight_plugin.search.probes import ProbeCache
 from .conftest import ROOT, Pixels
 
 FORMATS = ("jpeg", "webp", "avif", "jxl", "heic")
-MODERN = ("webp", "avif", "jxl", "heic")
+HEIC = pytest.param("heic", marks=pytest.mark.slow)  # x265 takes its time
+MOST = ("jpeg", "webp", "avif", "jxl", HEIC)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def opened(data: bytes, name: str) -> PILImage.Image:
     return encoder.decode(data)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MOST)
 def test_the_lowest_quality_factor_that_meets_every_criterion(small: Pixels, name: str) -> None:
     """By brute force, from the search's answer downwards."""
     preset = dataclasses.replace(PRESETS["high"], max_drop=None, min_source=1.0)
@@ -120,7 +121,7 @@ def tagged(pixels: Pixels) -> bytes:
     return png(pixels, exif=exif.tobytes(), icc_profile=display_p3())
 
 
-@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", "heic"])
+@pytest.mark.parametrize("name", ["jpeg", "webp", "avif", HEIC])
 def test_metadata_and_profile_are_kept_and_the_picture_is_turned(small: Pixels, name: str) -> None:
     picture = opened(compress(tagged(small), formats=[name]).data, name)
     assert picture.size == (201, 175)
@@ -130,7 +131,7 @@ def test_metadata_and_profile_are_kept_and_the_picture_is_turned(small: Pixels, 
     assert picture.info["icc_profile"] == display_p3()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MOST)
 def test_metadata_is_stripped_and_colours_converted_when_asked(small: Pixels, name: str) -> None:
     result = compress(tagged(small), formats=[name], metadata="strip", profile="srgb")
     picture = opened(result.data, name)
@@ -152,7 +153,7 @@ def test_a_format_without_profiles_gets_srgb(small: Pixels) -> None:
     assert np.abs(shown.mean((0, 1)) - expected.mean((0, 1))).max() < 2
 
 
-@pytest.mark.parametrize("name", MODERN)
+@pytest.mark.parametrize("name", MOST[1:])
 def test_transparency_is_kept(small: Pixels, name: str) -> None:
     alpha = np.tile(np.linspace(0, 255, small.shape[1]).astype(np.uint8), (small.shape[0], 1))
     result = compress(png(np.dstack([small, alpha])), formats=[name])

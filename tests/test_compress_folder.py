@@ -124,6 +124,7 @@ def test_a_broken_file_is_a_row_and_the_rest_goes_on(
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_each_format_gets_a_file_when_asked(qinsight: Run, album: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = qinsight("compress", album / "a.png", "-o", out, "--each", "--formats", "jpeg,webp",
@@ -133,6 +134,7 @@ def test_each_format_gets_a_file_when_asked(qinsight: Run, album: Path, tmp_path
     assert (out / "a.webp").exists()
 
 
+@pytest.mark.slow
 def test_own_priors_are_learnt(qinsight: Run, album: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.json"
     common = ("--formats", "jpeg", "--learn", own, "--workers", "1")
@@ -250,6 +252,7 @@ def test_write_into_writes_whole_files_or_none(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+@pytest.mark.slow
 def test_eval_compress_learns_and_measures(qinsight: Run, album: Path, tmp_path: Path) -> None:
     priors, cache = tmp_path / "p.json", tmp_path / "c.db"
     common = ("--formats", "jpeg", "--cache", cache)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from qinsight_plugin.search.curve import Curve, Link
-from qinsight_plugin.search.search import Certificate, Found, Probe, even_settings, search
+from qinsight_plugin.search.bracket import Certificate, Found, Probe, even_settings, search
 
 __all__ = ["Certificate", "Curve", "Found", "Link", "Probe", "even_settings", "search"]
