@@ -30,8 +30,8 @@ SAMPLE_FRAMES, VERIFIED_FRAMES = 12, 24
 ATTEMPTS = 3
 TOLERANCE = 1.0
 SLACK = 0.15
-"""How far under its floor the low percentile may lie, as a share of the floor's distance to
-perfection and half as much again; see `least_low`."""
+"""How far under the floor of the mean the low percentile may lie, as a share of what that floor
+itself allows; see `least_low`."""
 
 
 @dataclass(frozen=True, slots=True)
