@@ -35,9 +35,10 @@ from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.video import ffmpeg
 from qinsight_plugin.video.clip import Clip, count_frames, frames, open_clip
 from qinsight_plugin.video.ladder import Ladder, Rendition, Rung, hull, make_ladder, playlist
+from qinsight_plugin.video.sample_search import least_low
 from qinsight_plugin.video.samples import Yardstick, pieces, pooled, spread, take_samples
 from qinsight_plugin.video.scenes import Scene, find_scenes, split
-from qinsight_plugin.video.target import VideoCompressor, least_low, target_name
+from qinsight_plugin.video.target import VideoCompressor, target_name
 
 from .conftest import Run
 

@@ -14,7 +14,7 @@ from qinsight_plugin.cli.inputs import expand
 from qinsight_plugin.cli.options import paths_argument, progress
 
 if TYPE_CHECKING:
-    from qinsight_plugin.compression.folder import Outcome
+    from qinsight_plugin.compression.outcome import Outcome
     from qinsight_plugin.compression.presets import Preset
     from qinsight_plugin.video.target import CompressedVideo
 
@@ -147,7 +147,8 @@ def chosen_preset(
 def compress_pictures(
     paths: list[str], folder: Path, preset: Preset, shown: Shown, options: dict[str, Any]
 ) -> None:
-    from qinsight_plugin.compression.folder import FolderRun, Settings, failure, plan
+    from qinsight_plugin.compression.folder import FolderRun, Settings, plan
+    from qinsight_plugin.compression.outcome import failure
     from qinsight_plugin.compression.priors import SHIPPED
 
     learn: Path | None = options["learn"]
@@ -178,7 +179,7 @@ def compress_videos(
     paths: list[str], folder: Path, preset: Preset, shown: Shown, options: dict[str, Any]
 ) -> None:
     """One after the other: encoders use every core."""
-    from qinsight_plugin.compression.folder import failure, taken_error
+    from qinsight_plugin.compression.outcome import failure, taken_error
     from qinsight_plugin.errors import ConfigError, QInsightError
     from qinsight_plugin.video.target import VideoCompressor, target_name
 
@@ -197,7 +198,7 @@ def compress_videos(
 
 
 def video_outcome(done: CompressedVideo) -> Outcome:
-    from qinsight_plugin.compression.folder import Outcome
+    from qinsight_plugin.compression.outcome import Outcome
 
     values = {name: round(quality.mean, 4) for name, quality in done.quality.items()}
     lows = {f"{name} p10": round(quality.low, 4) for name, quality in done.quality.items()}

@@ -13,8 +13,9 @@ from qinsight_plugin.cli.inputs import expand
 from qinsight_plugin.cli.options import paths_argument, progress
 
 if TYPE_CHECKING:
+    from qinsight_plugin.compression.comparison import Choice
     from qinsight_plugin.compression.priors import Priors
-    from qinsight_plugin.compression.study import Choice, Subject
+    from qinsight_plugin.compression.study import Subject
     from qinsight_plugin.search.probes import ProbeCache
 
 file = click.Path(dir_okay=False, path_type=Path)
@@ -110,7 +111,8 @@ def race(
 def against(
     files: Sequence[Path], formats: Sequence[str], memory: ProbeCache, priors: Priors
 ) -> tuple[list[dict[str, object]], list[Choice]]:
-    from qinsight_plugin.compression.study import as_rows, comparisons, subjects
+    from qinsight_plugin.compression.comparison import as_rows, comparisons
+    from qinsight_plugin.compression.study import subjects
 
     rows: list[tuple[str, Sequence[Subject]]] = [
         (path.name, row)

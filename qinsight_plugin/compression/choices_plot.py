@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from qinsight_plugin._imports import require
-from qinsight_plugin.compression.study import Choice
+from qinsight_plugin.compression.comparison import Choice
 from qinsight_plugin.errors import ConfigError
 
 _COLOURS = {True: "#0072B2", False: "#E69F00"}  # Okabe and Ito

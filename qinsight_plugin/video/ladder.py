@@ -22,8 +22,8 @@ from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.plugins import PluginHost, default_host
 from qinsight_plugin.video import ffmpeg
 from qinsight_plugin.video.clip import Clip, open_clip
+from qinsight_plugin.video.sample_search import load_codec
 from qinsight_plugin.video.samples import Yardstick, take_samples
-from qinsight_plugin.video.target import load_codec
 
 FRAMES = 10
 HEIGHTS = (1080, 720, 540, 360, 240)

@@ -12,26 +12,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 from qinsight_plugin.compression.presets import Preset, find_preset
 from qinsight_plugin.errors import ConfigError, FloorUnreachedError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
 from qinsight_plugin.plugins import PluginHost, default_host
-from qinsight_plugin.records import EncoderSpec, VideoEncoder
-from qinsight_plugin.search import Certificate, search
+from qinsight_plugin.search import Certificate
 from qinsight_plugin.sorting import publish
 from qinsight_plugin.video import ffmpeg
 from qinsight_plugin.video.clip import Clip, open_clip
+from qinsight_plugin.video.sample_search import SampleSearch, load_codec, margin
 from qinsight_plugin.video.samples import Quality, Yardstick, take_samples
 from qinsight_plugin.video.scenes import Scene, find_scenes
 
-SAMPLE_FRAMES, VERIFIED_FRAMES = 12, 24
+VERIFIED_FRAMES = 24
 ATTEMPTS = 3
 TOLERANCE = 1.0
-SLACK = 0.15
-"""How far under the floor of the mean the low percentile may lie, as a share of what that floor
-itself allows; see `least_low`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +128,6 @@ class VideoCompressor:
         return job.result(target, size, begun)
 
 
-def load_codec(codec: str, host: PluginHost) -> tuple[str, EncoderSpec, VideoEncoder]:
-    base, _, query = codec.partition("?")
-    spec = host.find_encoder(base.strip(), "video")
-    return codec.strip(), spec, spec.load(dict(parse_qsl(query, keep_blank_values=True)))
-
-
-def least_low(floor: float, scale: tuple[float, float]) -> float:
-    """The floor of the low percentile, from that of the mean: of 100, 70 becomes 65.5."""
-    return floor - SLACK * (scale[1] - floor)
-
-
 class _Job:
     """One video at work."""
 
@@ -169,10 +154,14 @@ class _Job:
         scenes = [Scene(0, self._whole.total)]
         if self._how.scenes:
             scenes = find_scenes(self._clip.path)
-        searches = [SampleSearch(self._how, *sample) for sample in self._samples(scenes)]
+        how = self._how
+        codec, driver = (how.name, how.spec, how.encoder), how.scorers[0]
+        floor = how.preset.floors[driver.name]
+        tolerance = how.preset.tolerance or TOLERANCE
+        searches = [SampleSearch(codec, driver, floor, *sample) for sample in self._samples(scenes)]
         more = 0.0
         for _ in range(ATTEMPTS):
-            founds = [one.find(more) for one in searches]
+            founds = [one.find(more, tolerance) for one in searches]
             self._factors = [factor for factor, _ in founds]
             self._certificate = founds[-1][1]
             self._probes = sum(one.probes for one in searches)
@@ -262,53 +251,6 @@ class _Job:
             encode_seconds=self._encode_seconds,
             score_before=self._score,
         )
-
-
-def margin(quality: Quality, scorer: Pipeline, floor: float) -> float:
-    """By how much the worse of mean and low percentile lies over its floor, in its units."""
-    spec = scorer.scorer.spec
-    if not spec.higher_is_better:
-        return min(floor - quality.mean, 1.5 * floor - quality.low)
-    return min(quality.mean - floor, quality.low - least_low(floor, spec.range))
-
-
-class SampleSearch:
-    """The search on one lossless sample, which remembers what it has seen."""
-
-    def __init__(self, how: VideoCompressor, sample: Path, folder: Path) -> None:
-        self._how, self._sample, self._folder = how, sample, folder
-        self._yardstick = Yardstick(sample, SAMPLE_FRAMES)
-        self._margins: dict[float, float] = {}
-        self._driver = how.scorers[0]
-        self._floor = how.preset.floors[self._driver.name]
-
-    @property
-    def probes(self) -> int:
-        return len(self._margins)
-
-    def find(self, more: float = 0.0) -> tuple[int, Certificate]:
-        """The highest CRF whose sample lies `more` over the floor, and what is known of it."""
-        # CRF falls as quality rises; the search wants settings that rise.
-        settings = [-factor for factor in self._how.spec.quality_factors]
-        tolerance = self._how.preset.tolerance or TOLERANCE
-        found = search(
-            self._measure, more, settings, tolerance=tolerance, known=dict(self._margins)
-        )
-        if found.certificate == "unreached":
-            raise FloorUnreachedError(
-                f"{self._how.name} cannot make {self._sample.name} as good as asked: the best "
-                f"reached is {found.value + self._floor:.4g} of {self._driver.name} at CRF "
-                f"{-found.setting:g}; lower the floor"
-            )
-        return round(-found.setting), found.certificate
-
-    def _measure(self, setting: float) -> float:
-        encoded = self._folder / "probe.mkv"
-        codec = self._how.encoder.arguments(round(-setting))
-        ffmpeg.encode(self._how.encoder.ffmpeg, self._sample, codec, encoded)
-        quality = self._yardstick.quality(encoded, self._driver)
-        self._margins[setting] = margin(quality, self._driver, self._floor)
-        return self._margins[setting]
 
 
 def target_name(source: Path, folder: Path) -> Path:
