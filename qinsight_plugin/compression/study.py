@@ -24,7 +24,11 @@ from qinsight_plugin.search import Curve, Link, search
 from qinsight_plugin.search.probes import ProbeCache
 
 KNOTS = (2, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 86, 89, 90, 94, 97, 99)
-MEASURES: dict[str, tuple[Link, float]] = {DRIVER: ("identity", 0.3), "ms-ssim": ("decibel", 0.02)}
+MEASURES: dict[str, tuple[Link, float]] = {
+    DRIVER: ("identity", 0.3),
+    "ms-ssim": ("decibel", 0.02),
+    "ssim": ("decibel", 0.02),
+}
 """What priors are learnt of: the link, and the variance that straight lines leave."""
 
 TOLERANCE = 1.0
