@@ -92,8 +92,8 @@ def write_into(data: bytes, path: AnyPath, *, overwrite: bool = False) -> None:
         ConfigError: it cannot be written; a full disk, for one.
     """
     target = Path(path)
+    _make(target.parent)
     with _writing(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".qinsight-", suffix=".part", dir=target.parent)
         temporary = Path(name)
         try:
@@ -142,11 +142,15 @@ def _folder_for(source: Path, directory: AnyPath, root: AnyPath | None) -> Path:
     folder = Path(directory)
     if root is not None:
         folder /= _folders_between(root, source)
+    _make(folder)
+    return folder
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot make the folder {str(folder)!r}: {_reason(error)}") from error
-    return folder
 
 
 def _folders_between(root: AnyPath, source: Path) -> Path:

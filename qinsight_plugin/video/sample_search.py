@@ -20,6 +20,12 @@ itself allows; see `least_low`."""
 
 
 def load_codec(codec: str, host: PluginHost) -> tuple[str, EncoderSpec, VideoEncoder]:
+    """A codec as users ask for it, `NAME` or `NAME?SETTING=VALUE&...`.
+
+    Raises:
+        ConfigError: no such codec, or setting.
+        MissingExtraError, EncoderMissingError: no ffmpeg, or one without it.
+    """
     base, _, query = codec.partition("?")
     spec = host.find_encoder(base.strip(), "video")
     return codec.strip(), spec, spec.load(dict(parse_qsl(query, keep_blank_values=True)))
@@ -46,6 +52,7 @@ class SampleSearch:
         driver, floor: the scorer, and what the mean over frames must reach.
         sample: the file.
         folder: where to work.
+        source: what the video is called.
     """
 
     def __init__(
@@ -55,10 +62,11 @@ class SampleSearch:
         floor: float,
         sample: Path,
         folder: Path,
+        source: str,
     ) -> None:
         self._name, self._spec, self._encoder = codec
         self._driver, self._floor = driver, floor
-        self._sample, self._folder = sample, folder
+        self._sample, self._folder, self._source = sample, folder, source
         self._yardstick = Yardstick(sample, SAMPLE_FRAMES)
         self._margins: dict[float, float] = {}
 
@@ -80,7 +88,7 @@ class SampleSearch:
         )
         if found.certificate == "unreached":
             raise FloorUnreachedError(
-                f"{self._name} cannot make {self._sample.name} as good as asked: the best "
+                f"{self._name} cannot make {self._source} as good as asked: the best "
                 f"reached is {found.value + self._floor:.4g} of {self._driver.name} at CRF "
                 f"{-found.setting:g}; lower the floor"
             )

@@ -158,7 +158,10 @@ class _Job:
         codec, driver = (how.name, how.spec, how.encoder), how.scorers[0]
         floor = how.preset.floors[driver.name]
         tolerance = how.preset.tolerance or TOLERANCE
-        searches = [SampleSearch(codec, driver, floor, *sample) for sample in self._samples(scenes)]
+        searches = [
+            SampleSearch(codec, driver, floor, *sample, str(self._clip.path))
+            for sample in self._samples(scenes)
+        ]
         more = 0.0
         for _ in range(ATTEMPTS):
             founds = [one.find(more, tolerance) for one in searches]
