@@ -33,7 +33,12 @@ file = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--compare", default="jpeg,webp,avif", show_default=True, metavar="LIST")
 @click.option("--cache", type=file, metavar="FILE", help="Remember probes there, across runs.")
-@click.option("--learn", type=file, metavar="FILE", help="Learn prior curves instead.")
+@click.option(
+    "--learn",
+    type=file,
+    metavar="FILE",
+    help="Learn prior curves instead; of other encoders, those in FILE stay.",
+)
 @click.option("--corpus", default="", help="With --learn: what the pictures are, in words.")
 @click.option("--priors", type=file, metavar="FILE", help="Other curves than the shipped ones.")
 @click.option("--json", "results", type=file, metavar="FILE", help="Write all numbers there.")
@@ -70,7 +75,10 @@ def command(
     names = [name.strip() for name in formats.split(",")]
     memory = ProbeCache(cache)
     if learn is not None:
-        learn_priors(files, names, memory, corpus).save(learn)
+        learnt = learn_priors(files, names, memory, corpus)
+        if learn.exists():
+            learnt.curves = {**load_priors(learn).curves, **learnt.curves}
+        learnt.save(learn)
         return 0
     known = load_priors(priors or SHIPPED)
     least = [float(text) for text in floors.split(",")]
