@@ -353,6 +353,9 @@ def test_a_veto_raises_the_quality(small: Pixels) -> None:
     [
         (lambda: find_preset("best"), "no preset is named 'best'"),
         (lambda: find_preset(Preset({})), "needs a full-reference floor"),
+        (lambda: find_preset(Preset({"ssim": float("nan")})), "no number to reach"),
+        (lambda: find_preset(Preset({"ssim": 0.9}, max_drop=-1)), "must each be 0 or more"),
+        (lambda: find_preset(Preset({"ssim": 0.9}, tolerance=-1)), "must each be 0 or more"),
         (lambda: Criteria(Preset({"student": 3.0})), "cannot be a floor"),
         (lambda: with_floors(PRESETS["low"], {}, "ssim"), "cannot drive"),
         (lambda: Compressor(formats=()), "no format"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -59,6 +60,13 @@ def find_preset(name: str | Preset) -> Preset:
         return PRESETS[name]
     if not name.floors:
         raise ConfigError("a preset needs a full-reference floor: a score alone can be fooled")
+    for scorer, floor in name.floors.items():
+        if not math.isfinite(floor):
+            raise ConfigError(f"the floor of {scorer} is {floor}, which is no number to reach")
+    if not (name.max_drop is None or name.max_drop >= 0) or not name.tolerance >= 0:
+        raise ConfigError(
+            f"max_drop {name.max_drop} and tolerance {name.tolerance} must each be 0 or more"
+        )
     return name
 
 
