@@ -86,11 +86,12 @@ file = click.Path(dir_okay=False, path_type=Path)
 def command(paths: tuple[str, ...], folder: Path, jsonl: bool, **options: Any) -> int:
     """Make pictures and videos as small as they may be and still look as good.
 
-    PATH is a file, or a folder whose pictures are searched for, with its sub-folders. For each picture and format the
-    lowest quality factor is searched at which the decoded result meets the preset; the smallest
-    result is written. The original is copied where nothing is smaller, and where it is so poor that
-    nothing tells what to keep. What DIR/qinsight-report.jsonl says is done is not done again, so a
-    run that was killed goes on when the same command is given again. Exit code 3: some file failed.
+    PATH is a picture, a video, or a folder of pictures (searched with its sub-folders). For each
+    picture and format the lowest quality factor is searched at which the decoded result meets the
+    preset; the smallest result is written. The original is copied where nothing is smaller, and
+    where it is so poor that nothing tells what to keep. What DIR/qinsight-report.jsonl says is done
+    is not done again, so a run that was killed goes on when the same command is given again. Exit
+    code 3: some file failed.
 
     \b
     Examples:
