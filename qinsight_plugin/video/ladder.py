@@ -199,8 +199,8 @@ def predicted(points: Sequence[Rendition]) -> list[Rendition]:
 def playlist(ladder: Ladder) -> str:
     """An HLS master playlist (RFC 8216); a line a rendition, each once.
 
-    BANDWIDTH is the bandwidth that a rendition's average was held to; RFC 8216 means the peak, which
-    is the packager's to cap (ffmpeg's -maxrate).
+    BANDWIDTH is the bandwidth that a rendition's average was held to; RFC 8216 means the peak,
+    which is the packager's to cap (ffmpeg's -maxrate).
 
     Raises:
         EncoderError: no rendition fits any bandwidth.
