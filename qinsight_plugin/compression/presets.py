@@ -36,7 +36,7 @@ PRESETS = {
     "visually-lossless": Preset({DRIVER: 90.0, "ms-ssim": 0.997, "ssim": 0.90}, 0.2),
     "high": Preset({DRIVER: 70.0, "ms-ssim": 0.985, "ssim": 0.90}, 0.4),
     "medium": Preset({DRIVER: 50.0, "ms-ssim": 0.97, "ssim": 0.90}, 0.8),
-    "low": Preset({DRIVER: 30.0, "ms-ssim": 0.95}, 1.2),
+    "low": Preset({DRIVER: 30.0, "ms-ssim": 0.95}, 2.0),
 }
 """The driver's floors are where SSIMULACRA2's author puts these words (and "visually lossless").
 
