@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from qinsight_plugin.plugins import PluginHost, default_host
 from qinsight_plugin.records import Image, Score, ScorerSpec
 from qinsight_plugin.search.probes import ProbeCache
 
-from .conftest import ROOT, Pixels
+from .conftest import ROOT, Pixels, Run
 
 FORMATS = ("jpeg", "webp", "avif", "jxl", "heic")
 HEIC = pytest.param("heic", marks=pytest.mark.slow)  # x265 takes its time
@@ -532,3 +533,11 @@ def test_the_readme_says_what_the_presets_are() -> None:
         shown = [f"{f:g}" if isinstance(f, float) else f for f in (*floors, preset.max_drop)]
         rows.append(f"| `{name}` | {' | '.join(map(str, shown))} |")
     assert "\n".join(rows) in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_encoders_are_listed_with_the_plugins(qinsight: Run) -> None:
+    done = qinsight("plugins", "--json")
+    listed = {encoder["name"]: encoder["media"] for encoder in json.loads(done.stdout)["encoders"]}
+    assert {name for name, media in listed.items() if media == "image"} >= set(FORMATS)
+    assert {"x264", "x265", "svt-av1"} <= listed.keys()
+    assert "  svt-av1      video: AV1 by SVT-AV1" in qinsight("plugins").stdout
