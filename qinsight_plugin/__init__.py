@@ -2,7 +2,7 @@
 
     >>> import qinsight_plugin
     >>> sorted(qinsight_plugin.__all__)
-    ['Gate', 'Report', 'Verdict', 'compare', 'hookimpl', 'judge', 'score', 'score_many']
+    ['Gate', 'Report', 'Verdict', 'compare', 'compress', 'hookimpl', 'judge', 'score', 'score_many']
 
 Importing the package loads nothing heavy; a name loads what it needs when it is first used.
 """
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qinsight_plugin.compression.picture import compress
     from qinsight_plugin.hookspecs import hookimpl
     from qinsight_plugin.pipeline import compare, judge, score, score_many
     from qinsight_plugin.records import Gate, Report, Verdict
@@ -23,6 +24,7 @@ _HOMES = {
     "score": "pipeline",
     "score_many": "pipeline",
     "compare": "pipeline",
+    "compress": "compression.picture",
     "judge": "pipeline",
     "Gate": "records",
     "Report": "records",
@@ -30,7 +32,17 @@ _HOMES = {
     "hookimpl": "hookspecs",
 }
 
-__all__ = ["Gate", "Report", "Verdict", "compare", "hookimpl", "judge", "score", "score_many"]
+__all__ = [
+    "Gate",
+    "Report",
+    "Verdict",
+    "compare",
+    "compress",
+    "hookimpl",
+    "judge",
+    "score",
+    "score_many",
+]
 
 
 def __getattr__(name: str) -> Any:

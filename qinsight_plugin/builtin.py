@@ -10,6 +10,7 @@ from qinsight_plugin.hookspecs import hookimpl
 if TYPE_CHECKING:
     from qinsight_plugin.attempts import RewardSpec
     from qinsight_plugin.records import (
+        EncoderSpec,
         Gate,
         Image,
         Report,
@@ -23,10 +24,20 @@ if TYPE_CHECKING:
 
 @hookimpl
 def qinsight_register_scorers(register: Callable[[ScorerSpec], None]) -> None:
-    from qinsight_plugin.scorers import local, opencv, pyiqa, remote, student
+    from qinsight_plugin.scorers import fidelity, local, opencv, pyiqa, remote, student
 
     for scorer in (student, opencv, local, remote, pyiqa):
         register(scorer.SPEC)
+    for spec in fidelity.SPECS:
+        register(spec)
+
+
+@hookimpl
+def qinsight_register_encoders(register: Callable[[EncoderSpec], None]) -> None:
+    from qinsight_plugin.encoders import stills, videos
+
+    for spec in (*stills.SPECS, *videos.SPECS):
+        register(spec)
 
 
 @hookimpl

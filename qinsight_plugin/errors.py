@@ -18,6 +18,10 @@
     ├── WeightsError (RuntimeError)              a model file is not what it should be
     │   ├── WeightsNotFoundError (FileNotFoundError)
     │   └── WeightsChecksumError
+    ├── EncoderError (RuntimeError)              an encoder failed on this picture or video
+    │   ├── EncoderMissingError (LookupError)    the program or library here was built without it
+    │   └── FloorUnreachedError                  no setting is good enough
+    ├── VideoError (ValueError)                  this video cannot be used
     ├── LabelsError (ValueError)                 a label file cannot be learnt from or measured on
     ├── RewardError (RuntimeError)               a reward failed; names the row
     ├── MissingExtraError (ImportError)          an optional dependency is not installed
@@ -109,6 +113,22 @@ class WeightsNotFoundError(WeightsError, FileNotFoundError):
 
 class WeightsChecksumError(WeightsError):
     """A model file differs from the checksum that was published with it."""
+
+
+class EncoderError(QInsightError, RuntimeError):
+    """An encoder failed on this picture or video."""
+
+
+class EncoderMissingError(EncoderError, LookupError):
+    """The program or library that is installed was built without this encoder."""
+
+
+class FloorUnreachedError(EncoderError):
+    """No setting of the encoder is good enough; the message says the best that was reached."""
+
+
+class VideoError(QInsightError, ValueError):
+    """This video cannot be used: not one, without frames, or beyond what is kept right."""
 
 
 class LabelsError(QInsightError, ValueError):

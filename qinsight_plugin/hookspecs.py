@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from qinsight_plugin.attempts import RewardSpec
     from qinsight_plugin.records import (
+        EncoderSpec,
         Gate,
         Image,
         Report,
@@ -63,6 +64,11 @@ def qinsight_judge_report(report: Report, gate: Gate) -> Verdict | None:
 @hookspec
 def qinsight_report_ready(report: Report, verdict: Verdict | None) -> None:
     """observe: a report is final; `verdict` is None where nothing was gated."""
+
+
+@hookspec
+def qinsight_register_encoders(register: Callable[[EncoderSpec], None]) -> None:
+    """collect: call `register(spec)` for each encoder offered; a taken name is an error."""
 
 
 @hookspec

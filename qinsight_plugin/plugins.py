@@ -25,7 +25,7 @@ from qinsight_plugin.errors import (
     ScorerError,
     ScorerUnknownError,
 )
-from qinsight_plugin.records import Comparer, Scorer, ScorerSpec
+from qinsight_plugin.records import Comparer, EncoderSpec, Scorer, ScorerSpec
 
 T = TypeVar("T")
 
@@ -253,6 +253,36 @@ class PluginHost:
                 + self._failures()
             )
         return specs[base], argument
+
+    def encoder_specs(self) -> dict[str, EncoderSpec]:
+        """Every registered encoder by name; loads none.
+
+        Raises:
+            PluginError: two plugins register the same name.
+        """
+        specs: dict[str, EncoderSpec] = {}
+
+        def register(spec: EncoderSpec) -> None:
+            if spec.name in specs:
+                raise ConfigError(f"an encoder named {spec.name!r} is registered already")
+            specs[spec.name] = spec
+
+        self.call("qinsight_register_encoders", register=register)
+        return specs
+
+    def find_encoder(self, name: str, media: str) -> EncoderSpec:
+        """The spec of the encoder of that name, for "image" or "video".
+
+        Raises:
+            ConfigError: lists the names that exist.
+        """
+        specs = {key: spec for key, spec in self.encoder_specs().items() if spec.media == media}
+        if name not in specs:
+            raise ConfigError(
+                f"no encoder of {media}s is named {name!r}; there are: {', '.join(sorted(specs))}"
+                + self._failures()
+            )
+        return specs[name]
 
 
 def load(spec: ScorerSpec, make: Callable[[str], T], argument: str) -> T:

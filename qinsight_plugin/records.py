@@ -294,3 +294,68 @@ class ScorerSpec:
     min_side: int = 1
     version: str = ""
     load_comparer: Callable[[str], Comparer] | None = None
+
+
+Keeps: TypeAlias = Literal["alpha", "icc", "exif", "xmp"]
+
+
+class StillEncoder(Protocol):
+    """A loaded encoder of pictures. Must be safe to call from several threads.
+
+    Attributes:
+        version: changes whenever its bytes may, for the same picture and settings.
+    """
+
+    @property
+    def version(self) -> str: ...
+
+    def encode(self, picture: PILImage, quality_factor: int) -> bytes:
+        """A whole file. `picture` is in mode L, RGB, or RGBA where the spec keeps "alpha"; its
+        `info` holds what is to be written of "icc_profile", "exif" and "xmp"."""
+        ...
+
+    def decode(self, data: bytes) -> PILImage:
+        """The picture in such a file, its pixels read, as a viewer would show it."""
+        ...
+
+
+class VideoEncoder(Protocol):
+    """A loaded encoder of video, which ffmpeg runs.
+
+    Attributes:
+        version: as a `StillEncoder`'s.
+        ffmpeg: the program.
+    """
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def ffmpeg(self) -> str: ...
+
+    def arguments(self, quality_factor: int) -> list[str]:
+        """What to tell ffmpeg before the name of the output, the codec's name included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """What can be known of an encoder without loading it.
+
+    Attributes:
+        name: how users ask for it: `name` or `name?SETTING=VALUE&...`.
+        load: makes the encoder; gets the settings, as text.
+        summary: one line for `qinsight plugins`.
+        suffix: of the files that it writes, with the dot.
+        quality_factors: every setting, from the worst to the best.
+        media: whether it loads a `StillEncoder` or a `VideoEncoder`.
+        keeps: what else than opaque sRGB its files can hold.
+    """
+
+    name: str
+    load: Callable[[Mapping[str, str]], Any]
+    summary: str
+    suffix: str
+    quality_factors: range
+    media: Literal["image", "video"] = "image"
+    keeps: frozenset[Keeps] = frozenset()

@@ -79,6 +79,57 @@ def copy_into(path: AnyPath, directory: AnyPath, root: AnyPath | None = None) ->
     return source if _is_in(source, folder) else _place_copy(source, folder)
 
 
+def write_into(data: bytes, path: AnyPath, *, overwrite: bool = False) -> None:
+    """Write a file, whole or not at all; the folders to it are made if need be.
+
+    Args:
+        data: what it holds.
+        path: its name.
+        overwrite: replace what bears that name.
+
+    Raises:
+        FileExistsError: the name is taken, and `overwrite` is not set.
+        ConfigError: it cannot be written; a full disk, for one.
+    """
+    target = Path(path)
+    _make(target.parent)
+    with _writing(target.parent):
+        descriptor, name = tempfile.mkstemp(prefix=".qinsight-", suffix=".part", dir=target.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            publish(temporary, target, overwrite=overwrite)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Give a finished file in the same folder its name.
+
+    Raises:
+        FileExistsError: the name is taken, and `overwrite` is not set.
+        ConfigError: it cannot be done.
+    """
+    with _writing(target.parent):
+        temporary.chmod(0o666 & ~_umask())
+        if overwrite:
+            temporary.replace(target)
+        else:
+            _publish(temporary, target)
+            temporary.unlink(missing_ok=True)
+        _sync(target.parent)
+
+
+def _umask() -> int:
+    """The process's mask of permissions, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def _file_status(source: Path, *, follow_links: bool = True) -> os.stat_result:
     with _reading(source):
         status = source.stat(follow_symlinks=follow_links)
@@ -91,11 +142,15 @@ def _folder_for(source: Path, directory: AnyPath, root: AnyPath | None) -> Path:
     folder = Path(directory)
     if root is not None:
         folder /= _folders_between(root, source)
+    _make(folder)
+    return folder
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot make the folder {str(folder)!r}: {_reason(error)}") from error
-    return folder
 
 
 def _folders_between(root: AnyPath, source: Path) -> Path:
@@ -236,7 +291,7 @@ def _reading(source: Path) -> Iterator[None]:
 def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
-    except QInsightError:
+    except (QInsightError, FileExistsError):
         raise
     except OSError as error:
         raise ConfigError(

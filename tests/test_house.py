@@ -30,14 +30,16 @@ LAYERS = (
     {"_imports", "records"},
     {"attempts"},
     {"hookspecs", "parallel", "pixels", "tables", "explain", "degradations", "answers", "usable"},
-    {"containers", "gate", "report", "overlay", "sorting", "labels"},
+    {"containers", "gate", "report", "overlay", "sorting", "labels", "search", "fidelity"},
     {"decode", "evaluate", "pairs"},
     {"scatter", "evaluate_distortions", "reasoning"},
-    {"scorers", "testing", "grpo"},
+    {"scorers", "testing", "encoders", "grpo"},
     {"builtin"},
     {"plugins"},
     {"pipeline", "student"},
-    {"__init__", "bench", "examine", "teacher"},
+    {"bench", "compression", "examine", "teacher"},
+    {"__init__"},
+    {"video"},
     {"cli"},
     {"__main__"},
 )
@@ -84,7 +86,8 @@ def test_integrations_import_the_public_api_only() -> None:
 
 
 def test_the_public_names_are_these_and_all_load() -> None:
-    expected = ["Gate", "Report", "Verdict", "compare", "hookimpl", "judge", "score", "score_many"]
+    classes, functions = ["Gate", "Report", "Verdict"], ["judge", "score", "score_many"]
+    expected = [*classes, "compare", "compress", "hookimpl", *functions]
     assert qinsight_plugin.__all__ == expected
     assert all(getattr(qinsight_plugin, name) for name in expected)
     with pytest.raises(AttributeError, match="no attribute 'scores'"):

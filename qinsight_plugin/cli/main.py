@@ -25,6 +25,9 @@ COMMANDS = (
     "distill",
     "train",
     "export",
+    "compress",
+    "ladder",
+    "eval-compress",
     "bench",
     "plugins",
 )

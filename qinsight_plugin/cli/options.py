@@ -91,12 +91,12 @@ def scored(
     return in_order(work, inputs, workers)
 
 
-def progress(items: Iterable[T], total: int) -> Iterator[T]:
+def progress(items: Iterable[T], total: int, label: str = "Scoring") -> Iterator[T]:
     """The items, and where standard error is a terminal a progress bar under the rows."""
     if not sys.stderr.isatty() or total < 2:
         yield from items
         return
-    with click.progressbar(items, length=total, file=sys.stderr, label="Scoring") as bar:
+    with click.progressbar(items, length=total, file=sys.stderr, label=label) as bar:
         for item in bar:
             # The row that is written now takes the bar's line; the bar is drawn again under it.
             click.echo("\r\x1b[K", nl=False, err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +11,11 @@ from typing import Any
 
 import click
 import numpy as np
+import PIL.Image
 
 from qinsight_plugin import Gate, Report, Verdict, hookimpl
 from qinsight_plugin.attempts import Attempt, RewardSpec
-from qinsight_plugin.records import Image, Score, ScorerSpec, Source
+from qinsight_plugin.records import EncoderSpec, Image, Score, ScorerSpec, Source
 
 
 class Brightness:
@@ -38,6 +40,25 @@ SPEC = ScorerSpec("brightness", Brightness, "mean level of all pixels", range=(0
 @hookimpl
 def qinsight_register_scorers(register: Callable[[ScorerSpec], None]) -> None:
     register(SPEC)
+
+
+class Posterise:
+    """An encoder of its own: as many levels as the quality factor says, as a PNG file."""
+
+    version = "1"
+
+    def encode(self, picture: PIL.Image.Image, quality_factor: int) -> bytes:
+        buffer = io.BytesIO()
+        picture.quantize(quality_factor).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def decode(self, data: bytes) -> PIL.Image.Image:
+        return PIL.Image.open(io.BytesIO(data)).convert("RGB")
+
+
+@hookimpl
+def qinsight_register_encoders(register: Callable[[EncoderSpec], None]) -> None:
+    register(EncoderSpec("posterise", lambda _: Posterise(), "a palette", ".png", range(2, 257)))
 
 
 @hookimpl

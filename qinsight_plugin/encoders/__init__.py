@@ -1,0 +1,1 @@
+"""The encoders that the parameter search can drive; registered through a hook, as any other."""

@@ -1,0 +1,1 @@
+"""Video as small as it may be: samples, target quality, ladders."""
