@@ -815,11 +815,21 @@ def test_a_thread_with_an_event_loop_of_its_own_can_ask(serve: Serve) -> None:
         assert asyncio.run(main(model)).text == "re 0"
 
 
-def threads_of_ours() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "qinsight-remote"]
+Threads = Callable[[], list[threading.Thread]]
 
 
-def test_closing_ends_what_is_being_asked(serve: Serve) -> None:
+@pytest.fixture
+def begun() -> Threads:
+    """The models' threads that have begun since: other tests in this process may have left some."""
+
+    def threads_of_ours() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each.name == "qinsight-remote"]
+
+    others = threads_of_ours()
+    return lambda: [each for each in threads_of_ours() if each not in others]
+
+
+def test_closing_ends_what_is_being_asked(serve: Serve, begun: Threads) -> None:
     arrived = threading.Event()
 
     def hang(asked: Asked) -> Reply:
@@ -837,16 +847,16 @@ def test_closing_ends_what_is_being_asked(serve: Serve) -> None:
             answers.result(20)
     with pytest.raises(ScorerError, match="closed"):
         ask(model)
-    assert threads_of_ours() == []
+    assert begun() == []
 
 
-def test_a_model_that_nobody_holds_is_closed(serve: Serve) -> None:
+def test_a_model_that_nobody_holds_is_closed(serve: Serve, begun: Threads) -> None:
     model = remote(serve(echo))
     answer_of(model)
-    assert len(threads_of_ours()) == 1
+    assert len(begun()) == 1
     del model
     gc.collect()
-    assert threads_of_ours() == []
+    assert begun() == []
 
 
 def test_a_process_may_end_without_closing(serve: Serve) -> None:
@@ -865,10 +875,10 @@ def test_a_process_may_end_without_closing(serve: Serve) -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, b"re 0", b"")
 
 
-def test_a_model_that_cannot_be_opened_leaves_nothing(serve: Serve) -> None:
+def test_a_model_that_cannot_be_opened_leaves_nothing(serve: Serve, begun: Threads) -> None:
     with pytest.raises(ScorerError):
         remote(serve(in_turn(Reply(b"", 401))), model=None)
-    assert threads_of_ours() == []
+    assert begun() == []
 
 
 # The waits
