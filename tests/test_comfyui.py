@@ -715,7 +715,7 @@ def test_without_the_package_one_line_of_the_log_says_so(
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS or [pytest.param(Path(), marks=pytest.mark.skip)])
+@pytest.mark.parametrize("path", PATHS or [pytest.param(Path(), marks=absent)])
 def test_one_line_in_a_file_is_enough_beside_the_installed_package(
     path: Path, tmp_path: Path
 ) -> None:
@@ -748,7 +748,7 @@ sys.meta_path.append(Hiding)
 
 @pytest.mark.real
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS or [pytest.param(Path(), marks=pytest.mark.skip)])
+@pytest.mark.parametrize("path", PATHS or [pytest.param(Path(), marks=absent)])
 def test_the_real_one_starts_without_the_package(path: Path, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(HIDE, "utf-8")

@@ -14,9 +14,10 @@ import torch
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.student.cache import CELL, STEP, PictureCache, StemCache
+from qinsight_plugin.student.export import load_student
 from qinsight_plugin.student.fit import TrainingData, batches_of_one_view, fit
 from qinsight_plugin.student.imitate import common_ends, features_at, imitate
-from qinsight_plugin.student.layouts import LAYOUTS
+from qinsight_plugin.student.layouts import LAYOUTS, lite_parts
 from qinsight_plugin.student.network import Student
 from qinsight_plugin.student.training import Job, Trainer
 from qinsight_plugin.student.views import RatedSet, cache_rated
@@ -180,3 +181,42 @@ def test_teachers_and_new_blocks_need_pictures(folder: Path, tmp_path: Path) -> 
     other = dataclasses.replace(job, teachers=(), original=Student("lite0"))
     with pytest.raises(ConfigError, match="need a recipe with whole = true"):
         Trainer(Student("fast"), other, fresh=True)
+
+
+def test_imitation_is_found_again_by_its_own_run_and_no_other(folder: Path, tmp_path: Path) -> None:
+    torch.save(lite0_state(), tmp_path / "lite0.pth")
+    told: list[int] = []
+
+    def run(seed: int) -> dict[str, torch.Tensor]:
+        student, original = (load_student(tmp_path / "lite0.pth", n)[0] for n in ("fast", "lite0"))
+        recipe = toy_recipe(whole=True, imitation=0.1, batch=4, crop=4, seed=seed)
+        job = Job([rated_set(folder)], recipe, tmp_path / "work", original=original)
+        told.clear()
+        trainer = Trainer(student, job, fresh=True, on_step=lambda step, *_: told.append(step))
+        with closing(trainer):
+            rated = cache_rated(trainer.cache, [rated_set(folder)])
+            trainer.imitate(TrainingData(trainer.cache, rated, []))
+        return trainer.student.state_dict()
+
+    first = run(0)
+    assert told
+    again = run(0)
+    assert not told
+    assert all(torch.equal(weights, again[key]) for key, weights in first.items())
+    run(1)
+    assert told
+
+
+def lite0_state() -> dict[str, torch.Tensor]:
+    """Random weights in the published names: what `pretrained_weights` asks for."""
+    state: dict[str, torch.Tensor] = {}
+    student = Student("lite0")
+    for n, block in enumerate(student.layout.blocks):
+        weights = student.features[n].state_dict()
+        for part, conv, norm in lite_parts(block):
+            state[f"{conv}.weight"] = weights[f"{part}.weight"]
+            bias = weights[f"{part}.bias"]
+            for name in ("weight", "running_var"):
+                state[f"{norm}.{name}"] = torch.ones_like(bias)
+            state[f"{norm}.bias"], state[f"{norm}.running_mean"] = bias, torch.zeros_like(bias)
+    return state

@@ -148,7 +148,9 @@ def load_student(path: Path, network: str | None = None) -> tuple[Student, bool]
         WeightsNotFoundError, WeightsChecksumError, WeightsError: about the file.
     """
     if path.suffix in (".pth", ".safetensors"):
-        student = Student(network or SHIPPED_NETWORK).eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # new blocks are the same in each process: a killed run goes on
+            student = Student(network or SHIPPED_NETWORK).eval()
         found = pretrained_weights(read_pretrained(path), student.layout, str(path))
         student.load_state_dict(found, strict=False)
         return student, True

@@ -19,6 +19,7 @@ from qinsight_plugin.labels import Labels, held_out
 from qinsight_plugin.pairs import Pairs
 from qinsight_plugin.student.cache import Cache, PictureCache, StemCache
 from qinsight_plugin.student.calibrate import calibrate, predict, score_all
+from qinsight_plugin.student.checkpoint import name_of_run
 from qinsight_plugin.student.families import Family, cache_families
 from qinsight_plugin.student.fit import OnStep, TrainingData, fit
 from qinsight_plugin.student.imitate import imitate
@@ -241,20 +242,22 @@ class Trainer:
             network.to(device)
 
     def imitate(self, data: TrainingData) -> None:
-        """Let new blocks learn from those that they replace; once for a work folder."""
-        student, original, kept = self.student, self.job.original, self.job.work / "imitated.pt"
-        if original is None or not self.job.recipe.imitation:
+        """Let new blocks learn from those that they replace; once for a run."""
+        student, original, recipe = self.student, self.job.original, self.job.recipe
+        if original is None or not recipe.imitation:
             return
         assert isinstance(student, Student)  # others have no blocks of their own
         assert isinstance(self.cache, PictureCache)  # see require_whole
+        kept = self.job.work / f"imitated-{name_of_run(student, data, recipe)[:16]}.pt"
         if kept.exists():
             student.load_state_dict(torch.load(kept, self.job.device, weights_only=True))
             return
         records = [view for own in data.rated.views for view in own]
         records += [record for family in data.families for record in family.records]
-        recipe = self.job.recipe
         self.student = imitate(student, original, self.cache, records, recipe, self.on_step)
-        torch.save(self.student.state_dict(), kept)
+        temporary = kept.with_suffix(".tmp")
+        torch.save(self.student.state_dict(), temporary)
+        temporary.replace(kept)
 
     def agreement(self, student: AnyStudent, rated: Rated) -> Agreement:
         return evaluate(score_all(student, self.cache, rated), rated.mos)
