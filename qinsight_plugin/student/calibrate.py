@@ -36,13 +36,13 @@ def predict(student: AnyStudent, cache: Cache[Any], rated: Rated) -> tuple[Vecto
     """The MOS of each picture, as training has it, and its spread."""
     heads = judge_all(student, cache, rated)
     mos, spread = (torch.cat([getattr(h, name) for h in heads]) for name in ("mos", "spread"))
-    return mos.cpu().numpy(), spread.cpu().numpy()
+    return mos.numpy(), spread.numpy()
 
 
 def score_all(student: AnyStudent, cache: Cache[Any], rated: Rated) -> Vector:
     """The score of each picture, as the exported student will give it."""
     heads = judge_all(student, cache, rated)
-    return torch.cat([outputs_of(h).score for h in heads]).cpu().numpy()
+    return torch.cat([outputs_of(h).score for h in heads]).numpy()
 
 
 def calibrate(student: AnyStudent, cache: Cache[Any], rated: Rated) -> None:

@@ -129,7 +129,7 @@ def outputs_of(heads: Heads) -> Outputs:
     """What training works on -> what the student says."""
     levels = level_probabilities(heads.mos, heads.spread)
     # A product with a vector is what OpenCV cannot read.
-    score = (levels * torch.arange(1.0, 6.0, device=levels.device)).sum(1)
+    score = (levels * torch.arange(1.0, 6.0)).sum(1)
     distortion, severity = name_distortions(heads.at_least)
     return Outputs(score, heads.spread, levels, distortion, severity, heads.quality_map)
 
@@ -152,7 +152,7 @@ def level_probabilities(mos: Tensor, spread: Tensor) -> Tensor:
     mean of the levels is the mean of the belief, cut at 1 and 5. In closed form: with
     F(t) = E[max(x - t, 0)], the chance of a level above k is F(k) - F(k + 1).
     """
-    levels = torch.arange(1.0, 6.0, device=mos.device)
+    levels = torch.arange(1.0, 6.0)
     distance = mos[:, None] - levels
     u = distance / spread[:, None]
     below = 0.5 * (1.0 + torch.erf(u * math.sqrt(0.5)))

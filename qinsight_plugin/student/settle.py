@@ -28,7 +28,7 @@ from qinsight_plugin.student.losses import (
     spread_loss,
     weighted_mean,
 )
-from qinsight_plugin.student.network import AnyStudent, device_of, stem_of
+from qinsight_plugin.student.network import AnyStudent, stem_of
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
 
@@ -64,12 +64,11 @@ def settle(
     there is nothing to settle by."""
     if not families or not (recipe.settle_epochs or recipe.naming_epochs):
         return
-    device = device_of(student)
     rungs = [record for family in families for record in family.records]
     described = Described(
         describe(student, cache, [views[0] for views in rated.views]),
         describe(student, cache, rungs).view(len(families), RUNGS, -1),
-        torch.from_numpy(np.stack([family.severities for family in families])).to(device),
+        torch.from_numpy(np.stack([family.severities for family in families])),
     )
     torch.manual_seed(recipe.seed)
     settle_score(student.heads, described, rated, recipe)
@@ -88,9 +87,7 @@ def settle_score(heads: JudgingHeads, described: Described, rated: Rated, recipe
     """Squared error and correlation over the first set, where scores are meant to be compared;
     correlation and order inside every group; order inside families."""
     columns = (rated.mos, rated.variance, rated.weight, rated.group, rated.scale)
-    mos, variance, weight, group, scale = (
-        torch.from_numpy(column).to(described.rated.device) for column in columns
-    )
+    mos, variance, weight, group, scale = (torch.from_numpy(column) for column in columns)
 
     def step() -> Tensor:
         rows = torch.randint(len(mos), (BATCH,))
@@ -119,7 +116,7 @@ def settle_naming(heads: JudgingHeads, described: Described, epochs: float) -> N
     wrong" would be the rarest answer, and a good picture would be called slightly bad."""
     pooled, severities = described.rungs.flatten(0, 1), described.severities.flatten(0, 1)
     weight = balance(severities)
-    level = torch.arange(1.0, 6.0, device=pooled.device)
+    level = torch.arange(1.0, 6.0)
 
     def step() -> Tensor:
         rows = torch.randint(len(pooled), (2 * BATCH,))
