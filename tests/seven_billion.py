@@ -1,8 +1,9 @@
-"""What Q-Insight's 7 billion parameters cost: `python -m tests.seven_billion [--tiny]`, on a GPU.
+"""What Q-Insight's 7 billion parameters cost: `python -m tests.seven_billion`, on a GPU.
 
 The weights are random: time and memory do not depend on them. A JSON line is printed as each stage
 ends: questions as the scorer `reasoning` asks them, then steps of GRPO with LoRA as `train grpo`
-takes them. With `--tiny` the same code runs on a CPU, on a model of which nothing is to be learnt.
+takes them. `--steps` leaves the questions out, `--questions` the steps, where time is short. With
+`--tiny` the same code runs on a CPU, on a model of which nothing is to be learnt.
 """
 
 from __future__ import annotations
@@ -208,6 +209,7 @@ def learn(
         begun = now()
         written = write(*given, **more)
         clock.writing += now() - begun
+        say("replies", written_s=round(clock.writing, 2))
         return written
 
     setattr(trainer, "_generate_single_turn", timed)  # noqa: B010 (TRL's own method)
@@ -221,15 +223,16 @@ def noise(attempts: Sequence[Attempt]) -> list[float]:
 
 
 def main() -> None:
-    tiny = "--tiny" in sys.argv[1:]
+    options = sys.argv[1:]
+    tiny = "--tiny" in options
     sides = (112, 84) if tiny else SIDES
     checkpoint = random_model(tiny)
     say("model", parameters=sum(p.numel() for p in checkpoint.model.parameters()))
     paths = write_pictures(Path(tempfile.mkdtemp()), sides)
     pictures = [Image(np.asarray(PILImage.open(path)), path.name, *sides) for path in paths]
-    for count in (1, REPLIES):
+    for count in () if "--steps" in options else (1, REPLIES):
         answer(checkpoint, pictures[:count])
-    for at_once, checkpointing in ((2, False), (REPLIES, True)):
+    for at_once, checkpointing in () if "--questions" in options else ((2, False), (REPLIES, True)):
         checkpoint = learn(checkpoint, paths, at_once=at_once, checkpointing=checkpointing)
 
 
