@@ -35,7 +35,10 @@ _UNSEEN = {
     "ImageTooLargeError": ("it has too many pixels", "make it smaller"),
     "ImageTooSmallError": ("it is too small", "upload a larger one"),
     "ImageUnsupportedError": ("it is in a format that is not taken here", "save it as JPEG or PNG"),
-    "ImageDecodeError": ("it cannot be opened: the file is damaged or is no picture", "save it anew"),
+    "ImageDecodeError": (
+        "it cannot be opened: the file is damaged or is no picture",
+        "save it anew",
+    ),
 }
 """Of an error's name: why a picture was not looked at, and what its uploader can do."""
 
@@ -102,9 +105,7 @@ larger one.'
 
 def _complaints(report: Report, gate: Gate) -> Iterator[tuple[str, str]]:
     if report.error is not None or report.score is None:
-        yield _UNSEEN.get(
-            report.error_type or "", ("it could not be checked", "try again later")
-        )
+        yield _UNSEEN.get(report.error_type or "", ("it could not be checked", "try again later"))
         return
     for side, pixels, least in (
         ("wide", report.width, gate.min_width),

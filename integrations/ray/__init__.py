@@ -79,5 +79,7 @@ def _tallies(
     # A block a part: Ray would make one block of them all, and give it to one actor.
     parts = ray.data.from_items(missing, override_num_blocks=len(missing))
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=most)
-    for row in parts.map(Actor, fn_constructor_args=(out, timeout), num_cpus=1, compute=pool).iter_rows():
+    for row in parts.map(
+        Actor, fn_constructor_args=(out, timeout), num_cpus=1, compute=pool
+    ).iter_rows():
         yield Tally(**row)

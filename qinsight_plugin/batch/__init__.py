@@ -2,10 +2,10 @@
 
     SOURCE -> list -> parts -> a Worker's rows -> OUT.parquet
 
-A part is a slice of the list. Its file appears in OUT.parquet as a whole or not at all, under a name
-that follows from the list, so the files that are there are the journal: whatever is missing is done
-again, and a picture has one row however often a run was killed. An engine is anything that calls
-`Job.do` for every part of `Job.missing()`: threads on this machine, or tasks on a cluster.
+A part is a slice of the list. Its file appears in OUT.parquet as a whole or not at all, under a
+name that follows from the list, so the files that are there are the journal: whatever is missing is
+done again, and a picture has one row however often a run was killed. An engine is anything that
+calls `Job.do` for every part of `Job.missing()`: threads on this machine, or tasks on a cluster.
 """
 
 from __future__ import annotations

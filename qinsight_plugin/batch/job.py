@@ -22,7 +22,6 @@ from qinsight_plugin.batch.store import Store, open_store
 from qinsight_plugin.batch.worker import Worker
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.report.columns import pyarrow, to_table
-from qinsight_plugin.report.serialize import Row
 
 RUN = "_run.json"
 LIST = "_list.parquet"
@@ -172,7 +171,8 @@ def open_job(
 
 
 def absolute(source: str) -> str:
-    return source if is_url(source) else os.path.abspath(source)  # noqa: PTH100: links stay
+    # Path.resolve would follow links, which may lead elsewhere tomorrow.
+    return source if is_url(source) else os.path.abspath(source)  # noqa: PTH100
 
 
 def read_run(store: Store) -> dict[str, Any] | None:

@@ -63,7 +63,9 @@ def pyarrow(module: str = "pyarrow") -> ModuleType:
 
 def _flat(row: Row) -> Row:
     found = row["distortions"]
-    worst = found[0] if found else dict.fromkeys(("name", "severity"), None if found is None else "")
+    worst = (
+        found[0] if found else dict.fromkeys(("name", "severity"), None if found is None else "")
+    )
     flat = row | {
         "distortion": worst["name"],
         "severity": worst["severity"],

@@ -37,8 +37,8 @@ DEVICE_VARIABLE = "QINSIGHT_DEVICE"
 """Environment variable: `cpu` (default), `cuda` or `tensorrt`."""
 
 THREADS_VARIABLE = "QINSIGHT_THREADS"
-"""Environment variable: how many threads one picture is computed on, on a CPU; all cores when unset.
-For hosts that run several processes."""
+"""Environment variable: threads that one picture is computed on, on a CPU; as many as there are
+cores when unset. For hosts that run several processes."""
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
