@@ -35,10 +35,7 @@ _UNSEEN = {
     "ImageTooLargeError": ("it has too many pixels", "make it smaller"),
     "ImageTooSmallError": ("it is too small", "upload a larger one"),
     "ImageUnsupportedError": ("it is in a format that is not taken here", "save it as JPEG or PNG"),
-    "ImageDecodeError": (
-        "it cannot be opened: the file is damaged or is no picture",
-        "save it anew",
-    ),
+    "ImageDecodeError": ("it is damaged, or is no picture", "save it anew"),
 }
 """Of an error's name: why a picture was not looked at, and what its uploader can do."""
 

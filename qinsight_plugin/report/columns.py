@@ -63,12 +63,10 @@ def pyarrow(module: str = "pyarrow") -> ModuleType:
 
 def _flat(row: Row) -> Row:
     found = row["distortions"]
-    worst = (
-        found[0] if found else dict.fromkeys(("name", "severity"), None if found is None else "")
-    )
+    unnamed = None if found is None else ""
     flat = row | {
-        "distortion": worst["name"],
-        "severity": worst["severity"],
+        "distortion": found[0]["name"] if found else unnamed,
+        "severity": found[0]["severity"] if found else unnamed,
         "cost": None if row["cost"] is None else json.dumps(row["cost"]),
         "blocks": json.dumps(row["blocks"]),
     }
