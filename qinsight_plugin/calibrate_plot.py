@@ -58,7 +58,7 @@ def _draw_scores(
         axes.hist(scores, bins, weights=shares, color=colour, alpha=0.55, label=label)
     axes.axvline(result.min_score, color=_CHOSEN, label=f"min_score = {result.min_score:g}")
     axes.set(xlabel="Score", ylabel="% of the pictures of its kind")
-    axes.legend(frameon=False)
+    axes.legend(framealpha=0.9)
 
 
 def _draw_curve(axes: Any, result: Calibration) -> None:
