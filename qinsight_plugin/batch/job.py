@@ -153,13 +153,13 @@ def open_job(
     if rows_per_part is not None:
         wanted["rows_per_part"] = rows_per_part
     told = read_run(store)
-    if anew:
-        drop(store, told)
-    elif told is not None:
+    if told is None and store.names() - {LIST}:
+        raise ConfigError(f"{out} holds something that is no run of qinsight: name another folder")
+    if told is not None and not anew:
         require_same(out, told, wanted, len(parts_among(store.names())))
         return Job(out)
-    elif store.names() - {LIST}:
-        raise ConfigError(f"{out} holds something that is no run of qinsight: name another folder")
+    if told is not None:
+        drop(store)
     with tempfile.TemporaryDirectory(prefix="qinsight-") as folder:
         listed = Path(folder, LIST)
         pictures, rows = write_list(names_in(wanted["source"]), listed, rows_per_part)
@@ -204,13 +204,11 @@ def shown(value: object) -> str:
     return "unknown" if value in ("", None) else str(value)
 
 
-def drop(store: Store, told: dict[str, Any] | None) -> None:
-    """Remove a run and nothing else; its record first, so that no kill leaves half a run."""
-    if told is not None:
-        store.remove(RUN)
-        for part in parts_among(store.names()):
-            store.remove(f"part-{part:07}.parquet")
-        store.remove(LIST)
+def drop(store: Store) -> None:
+    """Remove a run and nothing else; its record last, so that a kill leaves something to drop."""
+    for part in parts_among(store.names()):
+        store.remove(f"part-{part:07}.parquet")
+    store.remove(RUN)
 
 
 def parts_among(names: Iterable[str]) -> set[int]:

@@ -83,18 +83,27 @@ def _remote_folder(source: str) -> Iterator[str]:
                 raise ConfigError(f"there is nothing at {source}; check the address")
             yield system.unstrip_protocol(top)
             return
-    count = 0
-    try:
-        # fsspec passes over what it cannot list, unless it is told otherwise.
-        for parent, folders, files in system.walk(top, on_error="raise", detail=True):
-            for name in [name for name in folders if name.startswith(".")]:
-                del folders[name]
-            for name in sorted(filter(wanted, map(posixpath.basename, files))):
-                count += 1
-                yield system.unstrip_protocol(posixpath.join(parent, name))
-    except Exception as error:
-        with reaching(f"list all of (after {count} pictures; nothing was begun)", source):
-            raise error
+    yield from map(system.unstrip_protocol, _tree(system, top))
+
+
+def _tree(system: Any, folder: str) -> Iterator[str]:
+    """The pictures in a folder and below it. fsspec's own `walk` and `find` pass over folders that
+    they cannot list, those below the first even when told not to."""
+    with reaching("list all pictures, so nothing was begun:", folder):
+        entries = system.ls(folder, detail=True)
+        system.invalidate_cache(folder)  # a hundred million names are not kept
+    below = []
+    for entry in sorted(entries, key=lambda entry: str(entry["name"])):
+        path = entry["name"].rstrip("/")
+        name = posixpath.basename(path)
+        if path == folder.rstrip("/") or name.startswith("."):
+            continue  # object stores may list the folder itself
+        if entry["type"] == "directory":
+            below.append(entry["name"])
+        elif wanted(name):
+            yield entry["name"]
+    for path in below:
+        yield from _tree(system, path)
 
 
 def _remote_table(source: str) -> Iterator[str]:

@@ -111,7 +111,11 @@ class Worker:
         return process
 
     def _first_word(self) -> str:
-        version: str | None = self._hear("ready", None)
+        try:
+            version: str | None = self._hear("ready", None)
+        except ScorerError:
+            self._reap()
+            raise
         if version is None:
             ending = self._reap()
             raise ScorerError(f"a process {ending} while it loaded {self._settings.scorer}")

@@ -103,7 +103,7 @@ def figures(summary: Summary) -> list[tuple[str, str]]:
         told += [
             (f"{summary.scores.mean():.2f}", "mean score"),
             (f"{middle:.2f}", "median"),
-            (f"{low:.2f}–{high:.2f}", "nine in ten lie there"),
+            (f"{low:.1f} to {high:.1f}", "nine in ten lie there"),
         ]
     if summary.judged:
         told.append((f"{summary.rejected / summary.judged:.1%}", "rejected"))

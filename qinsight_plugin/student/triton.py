@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.scorers.student import METADATA_KEY, contract_of, read_verified
 from qinsight_plugin.sorting import write_into
+from qinsight_plugin.student.graph import read_graph
 
 VERSION = 1
 _TYPES = {1: "TYPE_FP32", 2: "TYPE_UINT8", 10: "TYPE_FP16"}
@@ -47,7 +47,6 @@ def write_repository(student: Path, folder: Path, serving: Serving | None = None
     Raises:
         ConfigError: the name is none, a number is too small, or something is there already.
         WeightsError: the file is no student.
-        MissingExtraError: onnx is not installed.
     """
     serving = serving or Serving()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", serving.name):
@@ -55,8 +54,7 @@ def write_repository(student: Path, folder: Path, serving: Serving | None = None
     if serving.max_batch < 1 or serving.delay_us < 0:
         raise ConfigError("a batch has 1 picture or more, and waits 0 microseconds or more")
     data, digest = read_verified(student)
-    onnx = require("onnx", package="onnx", extra="export", purpose="a model repository")
-    graph = onnx.load_model_from_string(data)
+    graph = read_graph(student)
     told = {entry.key: entry.value for entry in graph.metadata_props}
     limits = contract_of(told.get(METADATA_KEY), student)
     target = folder / serving.name
