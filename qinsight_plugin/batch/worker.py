@@ -68,12 +68,13 @@ class Worker:
                 asked = True
             row: Row | None = self._hear("row", self._timeout)
             if row is None:
+                timed_out = self._timed_out
                 ending = self._replace()
                 asked = False
                 deaths += 1
-                if deaths < _TRIES and not self._timed_out:
+                if deaths < _TRIES and not timed_out:
                     continue
-                row = self._failure(names[done], ending)
+                row = self._failure(names[done], None if timed_out else ending)
             yield row
             done, deaths = done + 1, 0
 
@@ -169,8 +170,9 @@ class Worker:
         self._timed_out = True
         self._process.kill()
 
-    def _failure(self, name: str, ending: str) -> Row:
-        if self._timed_out:
+    def _failure(self, name: str, ending: str | None) -> Row:
+        """The row of a picture over which the process ended, or took too long (None)."""
+        if ending is None:
             message = f"{name} took longer than {self._timeout:g} s: allow more, or look at it"
         else:
             message = (
