@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 from scipy import stats
@@ -42,6 +42,7 @@ def drawn(n: int, m: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 few = st.lists(st.integers(10, 50).map(lambda tenth: tenth / 10), min_size=20, max_size=60)
 
 
+@settings(max_examples=30)
 @given(few, few)
 def test_the_curve_and_its_area_are_sklearns(good: list[float], bad: list[float]) -> None:
     curve = roc(np.array(good), np.array(bad))
@@ -53,6 +54,7 @@ def test_the_curve_and_its_area_are_sklearns(good: list[float], bad: list[float]
     assert auc.value == pytest.approx(sklearn.metrics.roc_auc_score(truth, score))
 
 
+@settings(max_examples=15)
 @given(few, few, st.floats(0.1, 10), st.floats(0.05, 0.95))
 def test_no_threshold_costs_less(
     good: list[float], bad: list[float], cost: float, share: float
@@ -214,7 +216,8 @@ def test_the_command_writes_a_policy_that_the_gate_reads(tmp_path: Path, astrona
     assert load_policy(policy).min_score == told["min_score"]
     assert told["accepted"] == told["rejected"] == 60
     assert "# expected wrong rejections: " in policy.read_text()
-    assert PILImage.open(plot).width == 1200
+    with PILImage.open(plot) as drawn_plot:
+        assert drawn_plot.width == 1200
     assert "is there already" in runner.invoke(cli, command).stderr
     shadowed = runner.invoke(
         cli, ["gate", str(tmp_path / "bad"), "--policy", str(policy), "--shadow", "--jsonl"]
