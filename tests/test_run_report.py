@@ -128,7 +128,8 @@ def test_what_changed_is_told_of_pictures_that_are_in_both(tmp_path: Path) -> No
         "v2",
     )
     tables = open_table(new), open_table(old)
-    found = drift(*(summarise(table, 3) for table in tables), *tables)
+    summaries = summarise(tables[0], 3), summarise(tables[1], 3)
+    found = drift(*summaries, *tables)
     both = found["both"]
     assert not found["same_scorer"]
     assert (both["pictures"], both["now_rejected"], both["now_accepted"]) == (2, 1, 0)

@@ -87,7 +87,7 @@ function drawHistogram(kept) {
   const sum = (counts) => counts.reduce((a, b) => a + b, 0) || 1;
   const scale = sum(all) / sum(old);
   const most = Math.max(1, ...all, ...old.map((count) => count * scale));
-  const [W, H, left, bottom] = [1000, 240, 8, 24];
+  const [W, H, left, bottom] = [1000, 190, 8, 24];
   const x = (bin) => left + (W - 2 * left) * bin / data.bins;
   const y = (count) => (H - bottom) * (1 - count / most);
   const svg = make("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": "histogram of the scores" });
