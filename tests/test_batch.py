@@ -239,6 +239,11 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
         begin(tmp_path, tmp_path / "out")
 
 
+def test_what_a_kill_left_at_the_beginning_is_no_hindrance(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "o.parquet/_list.parquet", "o.parquet/.qinsight-x.part")
+    assert finish(begin(tmp_path, tmp_path / "o.parquet")).rows == 1
+
+
 def test_the_list_is_made_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     begin(tmp_path, tmp_path / "o.parquet")

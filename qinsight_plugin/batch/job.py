@@ -153,7 +153,9 @@ def open_job(
     if rows_per_part is not None:
         wanted["rows_per_part"] = rows_per_part
     told = read_run(store)
-    if told is None and store.names() - {LIST}:
+    # A kill may have left the list, and what it was writing under a hidden name.
+    others = {name for name in store.names() if not name.startswith(".")} - {LIST}
+    if told is None and others:
         raise ConfigError(f"{out} holds something that is no run of qinsight: name another folder")
     if told is not None and not anew:
         require_same(out, told, wanted, len(parts_among(store.names())))

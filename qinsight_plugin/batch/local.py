@@ -36,14 +36,14 @@ def run(job: Job, *, workers: int | None = None, timeout: float | None = None) -
             start()
         return job.do(part, mine.worker)
 
-    with ThreadPoolExecutor(count, thread_name_prefix="qinsight-batch") as pool:
-        try:
-            for done in as_completed([pool.submit(do, part) for part in missing]):
-                yield done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in started:
-                worker.kill()
-            raise
-    for worker in started:
-        worker.close()
+    pool = ThreadPoolExecutor(count, thread_name_prefix="qinsight-batch")
+    try:
+        for done in as_completed([pool.submit(do, part) for part in missing]):
+            yield done.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in started:  # those that are at work too, where something went wrong
+            worker.kill()
+        pool.shutdown()
+        for worker in started:
+            worker.close()

@@ -2,6 +2,7 @@
 
 It reads lines of JSON: the settings, then lists of names. It answers with {"ready": version}, then
 {"row": ...} for each name, or {"failed": message} and ends. When its parent ends, so does it.
+Observers of `qinsight_report_ready` are told again of what is done again after a kill.
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ class Folder(Store):
 
 
 class Bucket(Store):
-    """Behind a URL. Object stores show an object when all of it is there, as S3 promises."""
+    """Behind a URL. Object stores show an object when all of it is there, as S3 promises; what is
+    only a folder elsewhere, as behind SFTP, may show half a file after a crash."""
 
     def __init__(self, location: str) -> None:
         self.location = location.rstrip("/")
