@@ -30,6 +30,7 @@ from qinsight_plugin.errors import ConfigError, ScorerError
 from qinsight_plugin.records import Distortion, Gate, Report, Score, Verdict
 from qinsight_plugin.report.columns import schema, to_table
 from qinsight_plugin.report.serialize import to_row
+from qinsight_plugin.scorers.student import SHIPPED
 
 from .conftest import Pixels, Run
 from .kills import make_pictures, parts, run_with_kills, sources
@@ -315,6 +316,24 @@ def test_a_worker_that_is_killed_from_another_thread_stops(
         list(worker.rows([str(tmp_path / "sleepy.png")]))
     timer.join()
     worker.close()
+
+
+@pytest.mark.slow
+def test_a_model_that_is_swapped_while_it_works_ends_the_run(
+    tmp_path: Path, astronaut: Pixels
+) -> None:
+    save(astronaut, tmp_path / "a.png")
+    model = tmp_path / "model.onnx"
+    model.write_bytes(SHIPPED[""].read_bytes())
+    with Worker(Settings(f"student:{model}"), threads=1) as worker:
+        assert next(worker.rows([str(tmp_path / "a.png")]))["error"] is None
+        model.write_bytes(SHIPPED["int8"].read_bytes())
+        assert next(worker.rows([str(tmp_path / "a.png")]))["scorer_version"] == (
+            worker.scorer_version
+        )
+        worker._process.kill()
+        with pytest.raises(ScorerError, match=r"has changed from sha256:.* to sha256:"):
+            list(worker.rows([str(tmp_path / "a.png")]))
 
 
 @pytest.mark.slow

@@ -46,7 +46,8 @@ class Worker:
         self, settings: Settings, *, timeout: float | None = None, threads: int | None = None
     ) -> None:
         self._settings, self._timeout = settings, timeout
-        self._environment = dict(os.environ)
+        # No module beside the pictures is to be taken for one of Python's; from Python 3.11 on.
+        self._environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         if threads is not None:
             self._environment[THREADS_VARIABLE] = str(threads)
         self._closed = self._timed_out = False
@@ -129,7 +130,12 @@ class Worker:
             if self._closed:
                 raise ScorerError("the worker was closed while it worked")
             self._process = self._start()
-        self._first_word()
+        if (version := self._first_word()) != self.scorer_version:
+            self.kill()
+            raise ScorerError(
+                f"scorer {self._settings.scorer} has changed from {self.scorer_version} to "
+                f"{version} while it worked: put the old one back, or begin anew"
+            )
         return ending
 
     def _reap(self) -> str:
