@@ -82,11 +82,12 @@ def test_ray_writes_the_rows_of_the_local_engine_and_goes_on_after_a_kill(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_what_goes_wrong_on_ray_is_said_in_a_line(
-    pictures: Path, tmp_path: Path, version: str
+    pictures: Path, tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node where another version is installed, for one."""
     from qinsight_plugin.integrations.ray import run as run_on_ray
 
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")  # a busy machine
     job = open_job(str(pictures), str(tmp_path / "o.parquet"), Settings(), version)
     told = json.loads((tmp_path / "o.parquet" / "_run.json").read_text())
     told["scorer_version"] = "sha256:other"

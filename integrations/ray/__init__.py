@@ -55,15 +55,23 @@ def run(job: Job, *, workers: int | None = None, timeout: float | None = None) -
         return
     begun_here = not ray.is_initialized()
     if begun_here:
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        except Exception as error:  # Ray raises all kinds here
+            raise ScorerError(f"Ray did not start: {_last_line(error)}") from error
     try:
         yield from _tallies(job.out, missing, workers, timeout)
     except ray.exceptions.RayError as error:
-        *_, reason = str(getattr(error, "cause", None) or error).strip().splitlines()
-        raise ScorerError(f"Ray gave up: {reason}") from error
+        cause = getattr(error, "cause", None) or error
+        raise ScorerError(f"Ray gave up: {_last_line(cause)}") from error
     finally:
         if begun_here:
             ray.shutdown()
+
+
+def _last_line(error: object) -> str:
+    """Of a remote traceback: the error itself."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _tallies(
