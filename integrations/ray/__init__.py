@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,20 +59,22 @@ def run(job: Job, *, workers: int | None = None, timeout: float | None = None) -
         try:
             ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         except Exception as error:  # Ray raises all kinds here
-            raise ScorerError(f"Ray did not start: {_last_line(error)}") from error
+            raise ScorerError(f"Ray did not start: {_told_by(error)}") from error
     try:
         yield from _tallies(job.out, missing, workers, timeout)
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None) or error
-        raise ScorerError(f"Ray gave up: {_last_line(cause)}") from error
+        raise ScorerError(f"Ray gave up: {_told_by(error)}") from error
     finally:
         if begun_here:
             ray.shutdown()
 
 
-def _last_line(error: object) -> str:
-    """Of a remote traceback: the error itself."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+def _told_by(error: object) -> str:
+    """Of a remote traceback, with Ray's advice after it: our own error in it, or else its end."""
+    text = str(error).strip()
+    if ours := re.findall(r"^qinsight_plugin\.errors\.\w+: (.+)$", text, re.MULTILINE):
+        return str(ours[-1])
+    return (text.splitlines() or [type(error).__name__])[-1]
 
 
 def _tallies(
