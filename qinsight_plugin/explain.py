@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from qinsight_plugin.records import ACR_LEVELS, Distortion, Score
+from qinsight_plugin.records import ACR_LEVELS, SEVERITIES, Distortion, Gate, Report, Score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,22 @@ EVEN = 0.2
 """MOS between the best and the worst ninth up to which a picture is called alike everywhere."""
 
 _NOUNS = {"darken": "darkening"}
+
+_COMPLAINTS = {
+    "noise": ("grainy", "take it in better light"),
+    "compression": ("heavily compressed", "upload the original file"),
+    "blur": ("blurred", "choose a sharper one"),
+    "darken": ("dark", "choose a brighter one"),
+}
+"""Of each distortion: what people call a picture that has it, and what they can do."""
+
+_UNSEEN = {
+    "ImageTooLargeError": ("it has too many pixels", "make it smaller"),
+    "ImageTooSmallError": ("it is too small", "upload a larger one"),
+    "ImageUnsupportedError": ("it is in a format that is not taken here", "save it as JPEG or PNG"),
+    "ImageDecodeError": ("it is damaged, or is no picture", "save it anew"),
+}
+"""Of an error's name: why a picture was not looked at, and what its uploader can do."""
 
 # A place is a ninth, a side, or the quarter at a corner. The ninths are  0 1 2
 #                                                                         3 4 5
@@ -67,6 +83,57 @@ def findings(score: Score) -> str:
     if where and not what and score.distortions is not None:
         what = "nothing wrong on the whole"
     return ", ".join(filter(None, (what, where)))
+
+
+def for_uploader(report: Report, gate: Gate) -> str:
+    """Why a gate rejected a picture, in one sentence for whoever uploaded it: no jargon, no figures
+    of ours, and what can be done.
+
+    >>> for_uploader(Report("a.jpg", "student", Score(2.1), width=320, height=240),
+    ...              Gate(min_width=640))
+    'This picture was not accepted: it is 320 pixels wide, and at least 640 are needed; upload a \
+larger one.'
+    """
+    wrong = list(_complaints(report, gate)) or [("it could not be checked", "choose another one")]
+    what = _enumeration([complaint for complaint, _ in wrong])
+    todo = _enumeration(list(dict.fromkeys(advice for _, advice in wrong)))
+    return f"This picture was not accepted: {what}; {todo}."
+
+
+def _complaints(report: Report, gate: Gate) -> Iterator[tuple[str, str]]:
+    if report.error is not None or report.score is None:
+        yield _UNSEEN.get(report.error_type or "", ("it could not be checked", "try again later"))
+        return
+    for side, pixels, least in (
+        ("wide", report.width, gate.min_width),
+        ("high", report.height, gate.min_height),
+    ):
+        if least is not None and pixels < least:
+            what = f"it is {pixels} pixels {side}, and at least {least} are needed"
+            yield what, "upload a larger one"
+    score = report.score
+    found = [d for d in score.distortions or () if d.name in _COMPLAINTS]
+    is_low = gate.min_score is not None and not score.value >= gate.min_score
+    named = found if is_low else [d for d in found if _is_forbidden(d, gate)]
+    for distortion in named:
+        complaint, advice = _COMPLAINTS[distortion.name]
+        yield f"it is {'too ' if distortion.severity != 'slight' else ''}{complaint}", advice
+    if is_low and not named:
+        yield "it does not look good enough", "choose a better one"
+    reference = report.reference_score
+    if (
+        gate.max_drop is not None
+        and reference is not None
+        and reference.value - score.value > gate.max_drop
+    ):
+        yield "it has lost too much of the original's quality", "upload the original file"
+
+
+def _is_forbidden(distortion: Distortion, gate: Gate) -> bool:
+    least = gate.forbid.get(distortion.name)
+    if least is None or distortion.severity not in SEVERITIES:
+        return False
+    return SEVERITIES.index(distortion.severity) >= SEVERITIES.index(least)
 
 
 def _number(score: Score) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.explain import for_uploader
 from qinsight_plugin.records import (
     DISTORTIONS,
     SEVERITIES,
@@ -31,6 +32,9 @@ from qinsight_plugin.records import (
 
 POLICY_KEYS = tuple(field.name for field in fields(Gate))
 """The keys that a policy file may have: the rules of a `Gate`."""
+
+SHADOW = "would be rejected: "
+"""How reasons begin where a gate in shadow mode accepts what it would have rejected."""
 
 # Enough digits to hold the difference of any two floats exactly.
 _EXACT = Context(prec=700)
@@ -50,7 +54,8 @@ def judge_report(report: Report, gate: Gate) -> Verdict:
 
     Returns:
         A verdict with one reason for each rule that is broken or cannot be applied. Numbers in a
-        reason have two decimals, or as many as it takes to show that the rule is broken.
+        reason have two decimals, or as many as it takes to show that the rule is broken. In shadow
+        mode each reason of a would-be rejection begins with `SHADOW`.
 
     Raises:
         ConfigError: the gate's rules are impossible; see `check_gate`.
@@ -58,11 +63,12 @@ def judge_report(report: Report, gate: Gate) -> Verdict:
     check_gate(gate)
     objections = [*_score_objections(report, gate), *_size_objections(report, gate)]
     refused = any(o.applied or gate.unscorable == "reject" for o in objections)
-    return Verdict(
-        source=report.source,
-        accepted=not refused,
-        reasons=tuple(o.reason for o in objections),
-    )
+    reasons = tuple(o.reason for o in objections)
+    if refused and gate.shadow:
+        would_be = tuple(f"{SHADOW}{reason}" for reason in reasons)
+        return Verdict(source=report.source, accepted=True, reasons=would_be)
+    sentence = for_uploader(report, gate) if refused else ""
+    return Verdict(report.source, accepted=not refused, reasons=reasons, sentence=sentence)
 
 
 def check_gate(gate: Gate) -> Gate:
@@ -84,6 +90,8 @@ def check_gate(gate: Gate) -> Gate:
         _check_word("forbid", distortion, DISTORTIONS)
         _check_word(f"forbid.{distortion}", severity, SEVERITIES)
     _check_word("unscorable", gate.unscorable, get_args(OnUnscorable))
+    if not isinstance(gate.shadow, bool):
+        raise ConfigError(f"shadow must be true or false, not {gate.shadow!r}")
     return gate
 
 

@@ -278,6 +278,22 @@ def _read_std(table: Table, width: float) -> tuple[float, ...] | None:
 def _refuse_copies_across(
     paths: Sequence[Path], splits: Sequence[str], clusters: Sequence[str]
 ) -> None:
+    if found := copies_across(paths, splits, clusters):
+        raise LabelsError(
+            f"labels: the same picture is in two splits: {first_few(found)}: "
+            "keep one, or give them one dup_group"
+        )
+
+
+def copies_across(
+    paths: Sequence[Path], splits: Sequence[str], clusters: Sequence[str]
+) -> list[str]:
+    """Pictures that are, byte for byte, in two splits, and not known to be of one cluster: a line
+    on each. Only files of equal size are read.
+
+    Raises:
+        LabelsError: a picture cannot be read.
+    """
     found = []
     for same_size in _grouped(range(len(paths)), lambda i: _size(paths[i])):
         if len({splits[i] for i in same_size}) < 2:
@@ -290,11 +306,7 @@ def _refuse_copies_across(
                     f"{short_name(paths[first])} ({splits[first]}) is "
                     f"{short_name(paths[other])} ({splits[other]})"
                 )
-    if found:
-        raise LabelsError(
-            f"labels: the same picture is in two splits: {first_few(found)}: "
-            "keep one, or give them one dup_group"
-        )
+    return found
 
 
 def _grouped(items: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:

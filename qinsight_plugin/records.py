@@ -206,6 +206,8 @@ class Gate:
         min_width, min_height: smallest accepted size in pixels, inclusive.
         unscorable: what happens to a picture to which a rule cannot be applied, because it cannot
             be decoded or scored, or because what the rule looks at is missing from its report.
+        shadow: accept everything, and say of what would have been rejected why: for trying rules
+            out on real traffic.
     """
 
     min_score: float | None = None
@@ -214,15 +216,27 @@ class Gate:
     min_width: int | None = None
     min_height: int | None = None
     unscorable: OnUnscorable = "reject"
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a gate decided, and why in words. `reasons` is empty for a clean acceptance."""
+    """What a gate decided, and why in words.
+
+    Attributes:
+        source: what the picture is called.
+        accepted: whether it may pass.
+        reasons: one for each rule that is broken or cannot be applied, with its figures; empty for
+            a clean acceptance.
+        sentence: the same for whoever uploaded the picture: what is wrong with it, and what to do.
+            "" for an acceptance, and from a site's own policy that gives none. Left out of
+            comparisons.
+    """
 
     source: str
     accepted: bool
     reasons: tuple[str, ...] = ()
+    sentence: str = field(default="", compare=False)
 
 
 class Scorer(Protocol):

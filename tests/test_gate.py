@@ -387,3 +387,74 @@ def test_judging_writing_and_sorting_load_nothing_heavy() -> None:
         [sys.executable, "-c", code], cwd=home, stdout=subprocess.PIPE, check=True, timeout=30
     )
     assert done.stdout.strip() == b"[]"
+
+
+@patient
+@given(reports, gates)
+def test_a_rejection_has_one_sentence_for_the_uploader_and_an_acceptance_none(
+    judged: Report, gate: Gate
+) -> None:
+    verdict = judge_report(judged, gate)
+    assert bool(verdict.sentence) == (not verdict.accepted)
+    if verdict.sentence:
+        assert re.fullmatch(r"This picture was not accepted: [^.;]+; [^.;]+\.", verdict.sentence)
+
+
+@pytest.mark.parametrize(
+    ("judged", "gate", "sentence"),
+    [
+        (
+            Report("a", "s", Score(2.0, (Distortion("blur", "serious"),)), width=320, height=900),
+            Gate(min_score=3, min_width=640),
+            "it is 320 pixels wide, and at least 640 are needed and it is too blurred; upload a "
+            "larger one and choose a sharper one",
+        ),
+        (
+            Report("a", "s", Score(4.0, (Distortion("noise", "slight"),))),
+            Gate(forbid={"noise": "slight"}),
+            "it is grainy; take it in better light",
+        ),
+        (
+            Report("a", "s", Score(2.0)),
+            Gate(min_score=3),
+            "it does not look good enough; choose a better one",
+        ),
+        (
+            Report("a", "s", error="x", error_type="ImageDecodeError"),
+            Gate(),
+            "it is damaged, or is no picture; save it anew",
+        ),
+        (
+            Report("a", "s", error="x", error_type="WeightsError"),
+            Gate(),
+            "it could not be checked; try again later",
+        ),
+        (
+            Report("a", "s", Score(3.0), Score(4.5)),
+            Gate(max_drop=1.0),
+            "it has lost too much of the original's quality; upload the original file",
+        ),
+    ],
+)
+def test_what_an_uploader_is_told(judged: Report, gate: Gate, sentence: str) -> None:
+    verdict = judge_report(judged, gate)
+    assert verdict.sentence == f"This picture was not accepted: {sentence}."
+
+
+@patient
+@given(reports, gates)
+def test_in_shadow_mode_all_is_accepted_and_the_reasons_are_those_of_the_gate(
+    judged: Report, gate: Gate
+) -> None:
+    real, shadow = judge_report(judged, gate), judge_report(judged, replace(gate, shadow=True))
+    assert shadow.accepted
+    assert shadow.sentence == ""
+    prefix = "" if real.accepted else "would be rejected: "
+    assert shadow.reasons == tuple(prefix + reason for reason in real.reasons)
+
+
+def test_shadow_is_a_rule_of_a_policy_file(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("min_score = 3\nshadow = true\n")
+    assert load_policy(tmp_path / "p.toml") == Gate(min_score=3, shadow=True)
+    with pytest.raises(ConfigError, match="shadow must be true or false"):
+        check_gate(Gate(shadow="yes"))  # type: ignore[arg-type]

@@ -27,17 +27,17 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 LAYERS = (
     {"errors"},
-    {"_imports", "records"},
+    {"_imports", "records", "suffixes"},
     {"attempts"},
     {"hookspecs", "parallel", "pixels", "tables", "explain", "degradations", "answers", "usable"},
     {"containers", "gate", "report", "overlay", "sorting", "labels", "search", "fidelity"},
-    {"decode", "evaluate", "pairs"},
-    {"scatter", "evaluate_distortions", "reasoning"},
-    {"scorers", "testing", "encoders", "grpo"},
+    {"decode", "evaluate", "pairs", "decisions"},
+    {"calibrate", "scatter", "evaluate_distortions", "reasoning"},
+    {"calibrate_plot", "scorers", "testing", "encoders", "grpo"},
     {"builtin"},
     {"plugins"},
     {"pipeline", "student"},
-    {"bench", "compression", "examine", "teacher"},
+    {"batch", "bench", "compression", "examine", "teacher"},
     {"__init__"},
     {"video"},
     {"cli"},
@@ -76,7 +76,7 @@ def test_a_module_imports_only_from_the_layers_under_it(path: Path) -> None:
     assert upward - {"__init__"} == set()
 
 
-PUBLIC = {"__init__", "errors", "explain", "gate", "overlay", "records", "report"}
+PUBLIC = {"__init__", "batch", "errors", "explain", "gate", "overlay", "records", "report"}
 """What integrations, and plugins, may build on."""
 
 

@@ -50,7 +50,12 @@ SOUND = Report(
     blocks={"size": {"bytes": 12}},
 )
 FAILED = Report("b.jpg", "student", error="b.jpg is truncated", error_type="ImageDecodeError")
-REFUSAL = Verdict("pics/a.jpg", False, ("score 2.31 is below the minimum of 3.5", "serious blur"))
+REFUSAL = Verdict(
+    "pics/a.jpg",
+    False,
+    ("score 2.31 is below the minimum of 3.5", "serious blur"),
+    "It is blurred; choose a sharper one.",
+)
 
 # How long an example takes tells how busy the machine is, and nothing of what is tested here.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -159,6 +164,7 @@ def test_a_row_is_flat_where_users_look() -> None:
         "blocks": {"size": {"bytes": 12}},
         "accepted": False,
         "reasons": ["score 2.31 is below the minimum of 3.5", "serious blur"],
+        "sentence": "It is blurred; choose a sharper one.",
     }
     assert "accepted" not in to_row(SOUND)
 
@@ -360,8 +366,9 @@ def test_csv_has_a_row_a_report_in_fixed_columns() -> None:
         "blocks": '{"size": {"bytes": 12}}',
         "accepted": "false",
         "reasons": "score 2.31 is below the minimum of 3.5; serious blur",
+        "sentence": "It is blurred; choose a sharper one.",
     }
-    assert plain == refused | {"accepted": "", "reasons": ""}
+    assert plain == refused | {"accepted": "", "reasons": "", "sentence": ""}
     assert (broken["score"], broken["error"]) == ("", "b.jpg is truncated")
 
 
@@ -478,6 +485,8 @@ def test_reasons_are_a_paragraph_a_report() -> None:
         "  read, 90 written, 1.5 s)\n"
         "pics/a.jpg: rejected: score 2.31 is below the minimum of 3.5; serious blur\n"
         "  The edges are soft.\n"
+        '  To the uploader: "It is blurred;\n'
+        '  choose a sharper one."\n'
         "  frame 1 of 12\n"
         "  alpha over white\n"
         "  (2 replies, 1 unreadable, 800 tokens\n"

@@ -38,6 +38,12 @@ folder = click.Path(file_okay=False)
     is_flag=True,
     help="Build TensorRT's engine now, of the --fp16 file if given.",
 )
+@click.option(
+    "--triton",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write a model repository for Triton: of --int8, else --fp16 (for GPUs), else STUDENT.",
+)
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
 def command(
     student: Path,
@@ -47,6 +53,7 @@ def command(
     reduce_range: bool,
     check: str | None,
     tensorrt: bool,
+    triton: Path | None,
     as_json: bool,
 ) -> None:
     """Write a student in other precisions, and compare each file with PyTorch.
@@ -58,9 +65,12 @@ def command(
     Example:
       qinsight export mine.onnx --fp16 mine-fp16.onnx
       qinsight export mine.onnx --int8 mine-int8.onnx --calibrate photographs/
+      qinsight export mine.onnx --triton models/
     """
-    if not (fp16 or int8 or check or tensorrt):
-        raise click.UsageError("nothing to do: give --fp16, --int8, --check or --tensorrt")
+    if not (fp16 or int8 or check or tensorrt or triton):
+        raise click.UsageError(
+            "nothing to do: give --fp16, --int8, --check, --triton or --tensorrt"
+        )
     if bool(int8) != bool(calibrate):
         raise click.UsageError("--int8 and --calibrate need each other")
     if reduce_range and not int8:
@@ -86,7 +96,18 @@ def command(
     else:
         for path in made:
             click.echo(f"Wrote {path}, {path.stat().st_size / 1e6:.1f} MB.")
-        click.echo(table(rows) if rows else "Not compared with PyTorch: give pictures by --check.")
+        if rows:
+            click.echo(table(rows))
+        elif made:
+            click.echo("Not compared with PyTorch: give pictures by --check.")
+    if triton:
+        from qinsight_plugin.student.triton import Serving, write_repository
+
+        served = int8 or fp16 or student
+        written = write_repository(served, triton, Serving(gpu=served == fp16))
+        click.echo(
+            f"Wrote {written}, a model for tritonserver --model-repository {triton}.", err=True
+        )
     if tensorrt:
         build_engine(fp16 or student)
 

@@ -29,6 +29,7 @@ folder = click.Path(file_okay=False, path_type=Path)
 @paths_argument
 @click.option("--policy", type=click.Path(dir_okay=False), help="A TOML file with the rules.")
 @click.option("--min-score", type=float, metavar="X", help="The only rule: a score of X or more.")
+@click.option("--shadow", is_flag=True, help="Accept all, and say what would be rejected.")
 @click.option("--reference", metavar="FILE", help="The untouched picture, for max_drop.")
 @click.option("--move-rejected", type=folder, metavar="DIR", help="Move what is rejected there.")
 @click.option("--copy-accepted", type=folder, metavar="DIR", help="Copy what is accepted there.")
@@ -39,6 +40,7 @@ def command(
     paths: tuple[str, ...],
     policy: str | None,
     min_score: float | None,
+    shadow: bool,
     reference: str | None,
     move_rejected: Path | None,
     copy_accepted: Path | None,
@@ -71,6 +73,8 @@ def command(
     if "-" in paths and (move_rejected or copy_accepted):
         raise click.UsageError("Standard input is not a file that can be moved or copied.")
     gate = make_gate(policy, min_score)
+    if shadow:
+        gate = dataclasses.replace(gate, shadow=True)
     pipeline = Pipeline(scorer)
     pipeline.require_judgeable()
     inputs = expand(paths, skip=tuple(filter(None, (move_rejected, copy_accepted))))

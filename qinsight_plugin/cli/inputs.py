@@ -10,12 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from qinsight_plugin.errors import ImageNotFoundError, ImageUnreadableError
-
-SUFFIXES = frozenset(
-    {".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm"}
-    | {".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-"""What is picked up inside folders; a file named outright may be called anything."""
+from qinsight_plugin.suffixes import SUFFIXES, wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,3 @@ def walk(folder: Path, skipped: frozenset[Path]) -> list[Input]:
         message = f"no pictures in {folder}; looked for names that end in {endings}"
         found.append(Input(str(folder), folder, ImageNotFoundError(message)))
     return found
-
-
-def wanted(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES

@@ -28,6 +28,9 @@ COMMANDS = (
     "compress",
     "ladder",
     "eval-compress",
+    "batch",
+    "report",
+    "calibrate",
     "bench",
     "plugins",
 )

@@ -15,8 +15,8 @@ _INDENT = "  "
 
 
 class ReasonsWriter(ReportWriter):
-    """A paragraph a report: source, score and what is wrong, then what the model thought, what was
-    decided about the picture, and what it cost.
+    """A paragraph a report: source, score and what is wrong, then what the model thought, what an
+    uploader can be told, what was decided about the picture, and what it cost.
 
     Args:
         stream: see `ReportWriter`.
@@ -34,6 +34,8 @@ class ReasonsWriter(ReportWriter):
         said = [printable(f"{report.source}: {found}")]
         if score is not None and score.reasoning is not None:
             said.append(wrapped(score.reasoning, self._width))
+        if verdict is not None and verdict.sentence:
+            said.append(wrapped(f'To the uploader: "{verdict.sentence}"', self._width))
         said += [wrapped(note, self._width) for note in report.notes]
         if score is not None and score.cost is not None:
             said.append(wrapped(in_words(score.cost), self._width))

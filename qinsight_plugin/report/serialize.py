@@ -12,7 +12,7 @@ from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.explain import explain
 from qinsight_plugin.records import ACR_LEVELS, Cost, Distortion, Report, Score, Verdict
 
-VERDICT_KEYS = ("accepted", "reasons")
+VERDICT_KEYS = ("accepted", "reasons", "sentence")
 """What a verdict adds to a row."""
 
 Row: TypeAlias = dict[str, Any]
@@ -51,11 +51,13 @@ def to_dict(report: Report) -> Row:
 
 
 def to_row(report: Report, verdict: Verdict | None = None) -> Row:
-    """`to_dict`, and with a verdict also `accepted` (bool) and `reasons` (list of text)."""
+    """`to_dict`, and with a verdict also `accepted` (bool), `reasons` (list of text) and
+    `sentence` (text, "" for none)."""
     row = to_dict(report)
     if verdict is not None:
         row["accepted"] = verdict.accepted
         row["reasons"] = list(verdict.reasons)
+        row["sentence"] = verdict.sentence
     return row
 
 

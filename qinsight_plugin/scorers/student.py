@@ -36,6 +36,10 @@ METADATA_KEY = "qinsight_student"
 DEVICE_VARIABLE = "QINSIGHT_DEVICE"
 """Environment variable: `cpu` (default), `cuda` or `tensorrt`."""
 
+THREADS_VARIABLE = "QINSIGHT_THREADS"
+"""Environment variable: threads that one picture is computed on, on a CPU; as many as there are
+cores when unset. For hosts that run several processes."""
+
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -253,7 +257,16 @@ def load(argument: str) -> StudentScorer:
     """Load `student` (the shipped weights), `student:int8` or `student:fp16` (the same, in other
     precisions), or `student:PATH`."""
     weights = SHIPPED.get(argument) or Path(argument)
-    return StudentScorer(weights, os.environ.get(DEVICE_VARIABLE, "cpu"))
+    return StudentScorer(weights, os.environ.get(DEVICE_VARIABLE, "cpu"), threads_asked_for())
+
+
+def threads_asked_for() -> int | None:
+    asked = os.environ.get(THREADS_VARIABLE)
+    if not asked:
+        return None
+    if not asked.isdecimal() or int(asked) < 1:
+        raise ConfigError(f"{THREADS_VARIABLE} is {asked!r}, not a whole number from 1 up")
+    return int(asked)
 
 
 SPEC = ScorerSpec(

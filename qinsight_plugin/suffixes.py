@@ -1,0 +1,16 @@
+"""Which files of a folder are taken for pictures, by their names."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+SUFFIXES = frozenset(
+    {".apng", ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm", ".pgm"}
+    | {".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""What is picked up inside folders; a file named outright may be called anything."""
+
+
+def wanted(name: str) -> bool:
+    """Whether a file of that name, found in a folder, is looked at: no hidden ones."""
+    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in SUFFIXES
