@@ -70,7 +70,13 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="A CSV of a teacher's scores (path and mos, 1 to 5): after the first hundred pictures, "
     "those on which the scorer disagrees with it, or is unsure.",
 )
-@click.option("--scorer", default="student", show_default=True, metavar="NAME[:ARG]")
+@click.option(
+    "--scorer",
+    default="student",
+    show_default=True,
+    metavar="NAME[:ARG]",
+    help="Whose scores help to choose what to ask; `none` for nobody's.",
+)
 @click.option(
     "--answers",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -253,7 +259,8 @@ def choose_pictures(
         known = {inside(path, folder): mos for path, mos in pairs}
 
     def doubt(paths: Sequence[str]) -> list[int]:
-        scores, spreads = doubts(folder, paths, scorer)
+        told = opinions(folder, paths, scorer)
+        scores, spreads = zip(*(told.get(path, (0.0, 0.0)) for path in paths), strict=True)
         teachers = [known.get(path, score) for path, score in zip(paths, scores, strict=True)]
         return least_sure(scores, spreads, teachers if known else None)
 
@@ -272,21 +279,25 @@ def choose_pictures(
     fill_pool(store, folder, listing, max(singles + several), doubt, on_looked)
     if not store.pool():
         raise ImageNotFoundError(f"no picture in {folder} can be shown: name another folder")
+    if any(block.kind == "pair" for block in study.blocks):
+        compared = store.pool()[: study.compared]
+        unknown = [path for path in compared if path not in store.opinions_of_student()]
+        store.remember_scores(opinions(folder, unknown, scorer))
 
 
-def doubts(folder: Path, paths: Sequence[str], scorer: str) -> tuple[list[float], list[float]]:
-    """Each picture's score, and how unsure the scorer is of it: of what it cannot score, not at
-    all."""
+def opinions(
+    folder: Path, paths: Sequence[str], scorer: str
+) -> dict[str, tuple[float, float]]:
+    """Score and uncertainty of the pictures that the scorer can score; where it states none, 0."""
     from qinsight_plugin.cli.inputs import Input
     from qinsight_plugin.cli.options import open_pipeline, progress, scored
 
+    if scorer == "none":
+        return {}
     inputs = [Input(str(folder / path)) for path in paths]
     rows = progress(scored(open_pipeline(scorer), inputs, None), len(inputs))
-    scores = [report.score for _, report in rows]
-    return (
-        [score.value if score else 0.0 for score in scores],
-        [(score.uncertainty or 0.0) if score else 0.0 for score in scores],
-    )
+    scores = zip(paths, (report.score for _, report in rows), strict=True)
+    return {path: (s.value, s.uncertainty or 0.0) for path, s in scores if s is not None}
 
 
 def pictures_of(folder: Path) -> list[str]:

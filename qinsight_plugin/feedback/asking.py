@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from qinsight_plugin.errors import ImageError, MissingExtraError
-from qinsight_plugin.feedback.comparisons import Comparison, Latent, best_pairs, latent_scale
+from qinsight_plugin.feedback.choosing import best_pairs, flat_prior, posterior, prior_of
+from qinsight_plugin.feedback.comparisons import Comparison, Latent
 from qinsight_plugin.feedback.questions import Question, Role, Shown
 from qinsight_plugin.feedback.showing import digest_of, serve
 from qinsight_plugin.feedback.store import Store
@@ -62,8 +63,6 @@ class Asker:
         self._on_unusable = on_unusable
         self._unusable: set[str] = set()
         self._lock = threading.Lock()
-        self._latent: Latent | None = None
-        self._latent_of = -1
 
     def outlook(self, rater: int) -> list[Question]:
         """The open questions of someone, those to be shown first before others; none at the end.
@@ -213,16 +212,19 @@ class Asker:
             for q in (*asked, *on_screens)
             if all(p.path in place for p in q.pictures)
         }
-        found = best_pairs(self._latent_of_pool(place), taken, 1)
+        found = best_pairs(self._latent(pool, place), taken, 1)
         return rng.sample([pool[k] for k in found[0]], 2) if found else None
 
-    def _latent_of_pool(self, place: Mapping[str, int]) -> Latent:
-        """The scale so far, brought up to date when a twentieth more is known."""
-        compared = compared_in(self.store, place)
-        stale = len(compared) - self._latent_of >= max(1, self._latent_of // 20)
-        if self._latent is None or stale or len(self._latent.mean) != len(place):
-            self._latent, self._latent_of = latent_scale(len(place), compared), len(compared)
-        return self._latent
+    def _latent(self, pool: Sequence[str], place: Mapping[str, int]) -> Latent:
+        """All that is known of the pool: what the student thinks, and what people said."""
+        told = self.store.opinions_of_student()
+        known = [told.get(path) for path in pool]
+        if any(one is None for one in known):
+            prior = flat_prior(len(pool))
+        else:
+            scores, spreads = zip(*(one for one in known if one), strict=True)
+            prior = prior_of(scores, spreads)
+        return posterior(prior, compared_in(self.store, place))
 
 
 def compared_in(store: Store, place: Mapping[str, int]) -> list[Comparison]:

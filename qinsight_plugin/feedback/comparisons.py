@@ -1,4 +1,4 @@
-"""Answers to "which is better?" -> a latent scale with its uncertainty, and the next pair to ask.
+"""Answers to "which is better?" -> a latent scale with its uncertainty.
 
 Thurstone's model, case V (1927): each look at a picture gives its quality plus a normal error, and
 the better-looking one is named. The unit is the standard deviation of the difference of two looks.
@@ -7,8 +7,7 @@ The posterior is choix's expectation propagation under a normal prior.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -27,9 +26,6 @@ Comparison: TypeAlias = tuple[int, int, float]
 PRIOR_DEVIATION = 2.0
 """Of a picture's quality: five levels of ACR are about 5 of these units wide."""
 
-_ENTROPY_WIDTH = math.sqrt(math.pi * math.log(2) / 2)
-
-
 @dataclass(frozen=True, slots=True)
 class Latent:
     """Where pictures lie on the latent scale.
@@ -42,36 +38,11 @@ class Latent:
     mean: Vector
     covariance: Matrix
 
-    def probability(self, first: int, second: int) -> float:
-        """That a look finds the first better."""
-        from scipy.special import ndtr
-
-        mean = self.mean[first] - self.mean[second]
-        return float(ndtr(mean / math.sqrt(1 + self._variance()[first, second])))
-
-    def _variance(self) -> Matrix:
+    def variance(self) -> Matrix:
         """[n, n]: of the difference between two pictures."""
         own = np.diag(self.covariance)
         spread: Matrix = own[:, None] + own[None, :] - 2 * self.covariance
         return spread
-
-    def information(self) -> Matrix:
-        """[n, n]: bits that the answer to each pair is expected to tell about the whole scale.
-
-        The mutual information of answer and scale (Lindley 1956), in the closed form that Houlsby
-        et al. give for probit models (arXiv:1112.5745, equation 3).
-        """
-        from scipy.special import entr, ndtr
-
-        mean = self.mean[:, None] - self.mean[None, :]
-        variance = self._variance()
-        chance = ndtr(mean / np.sqrt(1 + variance))
-        total = (entr(chance) + entr(1 - chance)) / math.log(2)
-        width = variance + _ENTROPY_WIDTH**2
-        noise = _ENTROPY_WIDTH / np.sqrt(width) * np.exp(-(mean**2) / (2 * width))
-        gain: Matrix = np.clip(total - noise, 0, None)
-        np.fill_diagonal(gain, 0)
-        return gain
 
 
 def latent_scale(
@@ -100,7 +71,9 @@ def latent_scale(
                 count, data, precision * weight, "probit", max_iter=1000
             )
     except RuntimeError as error:
-        raise LabelsError(f"pairs: no scale is found for them ({error}): look for bad answers") from error
+        raise LabelsError(
+            f"pairs: no scale is found for them ({error}): look for bad answers"
+        ) from error
     return Latent(mean, covariance * weight)
 
 
@@ -121,26 +94,6 @@ def _repeatable() -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)
-
-
-def best_pairs(latent: Latent, taken: Collection[frozenset[int]], count: int) -> list[tuple[int, int]]:
-    """The pairs that tell most, the best first; none shares a picture with another, since their
-    answers would tell the same.
-
-    Args:
-        taken: pairs that are not to be asked (again).
-    """
-    gain = np.triu(latent.information())
-    for pair in taken:
-        first, second = sorted(pair)
-        gain[first, second] = 0
-    chosen: list[tuple[int, int]] = []
-    while len(chosen) < count and gain.max() > 0:
-        first, second = divmod(int(gain.argmax()), len(gain))
-        chosen.append((first, second))
-        for one in (first, second):
-            gain[one, :] = gain[:, one] = 0
-    return chosen
 
 
 def components(count: int, pairs: Iterable[Sequence[int]]) -> list[list[int]]:

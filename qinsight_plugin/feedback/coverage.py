@@ -6,6 +6,7 @@ quick enough for thousands, and no model's opinion of their quality.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -49,16 +50,17 @@ def _by_cell(plane: Matrix) -> Matrix:
 def clusters(features: Matrix, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
     """[n]: the cluster of each row, by k-means++; some numbers may be of no row."""
     vq = require("scipy.cluster.vq", package="scipy", extra="label", purpose="grouping pictures")
-    _, found = vq.kmeans2(
-        _scaled(features), count, minit="++", missing="warn" if False else "raise", seed=seed
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a cluster that lost its last row
+        _, found = vq.kmeans2(_scaled(features), count, minit="++", seed=seed)
     return np.asarray(found, np.int64)
 
 
 def _scaled(features: Matrix) -> Matrix:
     """Colours and edges with equal say."""
     colour, edges = features[:, : 3 * _CELLS**2], features[:, 3 * _CELLS**2 :]
-    return np.hstack([part / max(part.std(0).mean(), 1e-9) / part.shape[1] ** 0.5 for part in (colour, edges)])
+    parts = (colour, edges)
+    return np.hstack([p / max(p.std(0).mean(), 1e-9) / p.shape[1] ** 0.5 for p in parts])
 
 
 def diverse(features: Matrix, count: int, seed: int = 0) -> list[int]:
@@ -66,13 +68,16 @@ def diverse(features: Matrix, count: int, seed: int = 0) -> list[int]:
     clusters first."""
     if len(features) <= count:
         return list(range(len(features)))
-    found = clusters(features, count, seed)
-    scaled = _scaled(features)
+    found, scaled = clusters(features, count, seed), _scaled(features)
     groups = sorted((np.flatnonzero(found == k) for k in np.unique(found)), key=len, reverse=True)
     chosen = []
     for rows in groups:
         distance = np.linalg.norm(scaled[rows] - scaled[rows].mean(0), axis=1)
         chosen.append(int(rows[distance.argmin()]))
+    while len(chosen) < count:  # pictures that are all alike make fewer clusters
+        nearest = np.linalg.norm(scaled[:, None] - scaled[None, chosen], axis=2).min(1)
+        nearest[chosen] = -1
+        chosen.append(int(nearest.argmax()))
     return chosen
 
 

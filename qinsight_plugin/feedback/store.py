@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,9 @@ CREATE TABLE raters (
 CREATE TABLE pool (
     place INTEGER PRIMARY KEY,
     path TEXT NOT NULL UNIQUE,
-    why TEXT NOT NULL
+    why TEXT NOT NULL,
+    score REAL,
+    spread REAL
 );
 CREATE TABLE questions (
     id INTEGER PRIMARY KEY,
@@ -181,6 +183,22 @@ class Store:
                 "INSERT INTO pool (path, why) VALUES (?, ?) ON CONFLICT DO NOTHING",
                 [(path, why) for path in paths],
             )
+
+    def remember_scores(self, scores: Mapping[str, tuple[float, float]]) -> None:
+        """What the student thinks of pictures of the pool: MOS, and its standard deviation."""
+        with self.writing() as db:
+            db.executemany(
+                "UPDATE pool SET score = ?, spread = ? WHERE path = ?",
+                [(score, spread, path) for path, (score, spread) in scores.items()],
+            )
+
+    def opinions_of_student(self) -> dict[str, tuple[float, float]]:
+        return {
+            path: (score, spread)
+            for path, score, spread in self._rows(
+                "SELECT path, score, spread FROM pool WHERE score IS NOT NULL"
+            )
+        }
 
     # Questions and answers
 
