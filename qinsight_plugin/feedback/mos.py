@@ -1,0 +1,202 @@
+"""Ratings by several people -> one MOS a picture, with what each person's ratings are like.
+
+The models are sureal's: `p910` (ITU-T P.910, annex E; Li et al., "A simple model for subject
+behavior", 2020) has a bias and an inconsistency for each person; `p913` removes bias and rejects;
+`bt500` rejects (ITU-R BT.500); `mean` is the plain mean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qinsight_plugin._imports import require
+from qinsight_plugin.errors import LabelsError
+from qinsight_plugin.feedback.judgements import Judgement
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+Model: TypeAlias = Literal["p910", "p913", "bt500", "mean"]
+
+_CLASSES = {
+    "p910": "SubjectMLEModelProjectionSolver2",
+    "p913": "BiasremvSubjrejMosModel",
+    "bt500": "SubjrejMosModel",
+    "mean": "MosModel",
+}
+LEAST_RATERS = 3
+LEAST_RATINGS = 5
+"""Of a person, on pictures that others rated too: of fewer, an inconsistency cannot be told."""
+
+STEP = 1 / math.sqrt(12)
+"""Standard deviation of rounding to whole levels: nobody's ratings are more exact than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """Ratings as a table.
+
+    Attributes:
+        pictures, raters: names of rows and columns.
+        ratings: [pictures, raters, repetitions], NaN where there is none.
+    """
+
+    pictures: tuple[str, ...]
+    raters: tuple[str, ...]
+    ratings: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Mos:
+    """Scaled ratings, on 1 to 5.
+
+    Attributes:
+        value: [pictures]
+        error: [pictures]: standard error of `value`.
+        spread: [pictures]: standard deviation of the opinions; NaN where there is but one.
+        count: [pictures]: ratings.
+        bias: rater -> by how much they rate higher than others; empty for models without.
+        inconsistency: rater -> standard deviation about that, in MOS; likewise.
+        rejected: raters whom the model left out: of `bt500` and `p913` only.
+    """
+
+    pictures: tuple[str, ...]
+    value: Vector
+    error: Vector
+    spread: Vector
+    count: npt.NDArray[np.int64]
+    bias: Mapping[str, float]
+    inconsistency: Mapping[str, float]
+    rejected: tuple[str, ...] = ()
+
+
+def tabulate(judgements: Sequence[Judgement]) -> Opinions:
+    """The ratings among judgements, golden ones left out."""
+    rated = [one for one in judgements if one.kind == "rating" and one.role != "golden"]
+    cells: dict[tuple[str, str], list[float]] = {}
+    for one in sorted(rated, key=lambda one: one.order):
+        cells.setdefault((one.pictures[0], one.rater), []).append(float(one.value))
+    pictures = tuple(sorted({path for path, _ in cells}))
+    raters = tuple(sorted({rater for _, rater in cells}))
+    depth = max((len(own) for own in cells.values()), default=1)
+    ratings = np.full((len(pictures), len(raters), depth), np.nan)
+    row = {path: k for k, path in enumerate(pictures)}
+    column = {rater: k for k, rater in enumerate(raters)}
+    for (path, rater), own in cells.items():
+        ratings[row[path], column[rater], : len(own)] = own
+    return Opinions(pictures, raters, ratings)
+
+
+def suited_model(opinions: Opinions) -> Model:
+    """`p910` where it can be had: three people or more of five shared ratings or more."""
+    enough = len(opinions.raters) >= LEAST_RATERS and not too_few(opinions)
+    return "p910" if enough else "mean"
+
+
+def too_few(opinions: Opinions) -> list[str]:
+    """Raters with too few ratings of pictures that others rated too."""
+    given = ~np.isnan(opinions.ratings).all(2)
+    shared = given & (given.sum(1, keepdims=True) > 1)
+    return [
+        name
+        for name, count in zip(opinions.raters, shared.sum(0), strict=True)
+        if count < LEAST_RATINGS
+    ]
+
+
+def scale(opinions: Opinions, model: Model) -> Mos:
+    """MOS by one of the models.
+
+    Raises:
+        LabelsError: there are too few ratings for it.
+        MissingExtraError: sureal is not installed.
+    """
+    if not opinions.pictures:
+        raise LabelsError("ratings: there are none to scale")
+    if model != "mean":
+        _check_enough(opinions, model)
+    result = run_model(opinions, model)
+    flat = opinions.ratings.reshape(len(opinions.pictures), -1)
+    count = (~np.isnan(flat)).sum(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of one rating: there is no deviation
+        spread = np.nanstd(flat, 1, ddof=1)
+    bias = dict(zip(opinions.raters, map(float, result.get("observer_bias", ())), strict=False))
+    consistency = map(float, result.get("observer_inconsistency", ()))
+    inconsistency = dict(zip(opinions.raters, consistency, strict=False))
+    flags = result.get("observer_rejected", ())
+    rejected = tuple(name for name, out in zip(opinions.raters, flags, strict=False) if out)
+    return Mos(
+        opinions.pictures,
+        np.asarray(result["quality_scores"], np.float64),
+        _errors(opinions, inconsistency, spread, count),
+        spread,
+        count,
+        bias,
+        inconsistency,
+        rejected,
+    )
+
+
+def run_model(opinions: Opinions, model: Model) -> Mapping[str, Any]:
+    """sureal's own result; what it writes on standard output is swallowed."""
+    models = require(
+        "sureal.subjective_model", package="sureal", extra="label", purpose="scaling ratings"
+    )
+    readers = require(
+        "sureal.dataset_reader", package="sureal", extra="label", purpose="scaling ratings"
+    )
+    videos = [
+        {"content_id": 0, "asset_id": k, "path": path, "os": opinions.ratings[k].tolist()}
+        for k, path in enumerate(opinions.pictures)
+    ]
+    dataset = SimpleNamespace(
+        dataset_name="", ref_videos=[{"content_id": 0, "path": ""}], dis_videos=videos
+    )
+    run = getattr(models, _CLASSES[model])(readers.RawDatasetReader(dataset)).run_modeling
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        # Means of nothing, kurtoses of the same: sureal means the NaN that comes of them.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        result: Mapping[str, Any] = run()
+    return result
+
+
+def _errors(
+    opinions: Opinions,
+    inconsistency: Mapping[str, float],
+    spread: Vector,
+    count: npt.NDArray[np.int64],
+) -> Vector:
+    """Standard errors: from each rater's inconsistency where the model has one, else from the
+    spread; of one opinion alone, from the mean spread of others, or a level."""
+    if inconsistency:
+        own = np.array([max(inconsistency[name], STEP) for name in opinions.raters])
+        weight = (~np.isnan(opinions.ratings)).sum(2) / own**2
+        error: Vector = 1 / np.sqrt(weight.sum(1))
+        return error
+    usual = float(np.nanmean(spread)) if np.isfinite(spread).any() else 1.0
+    deviation = np.maximum(np.where(np.isfinite(spread), spread, usual), STEP)
+    plain: Vector = deviation / np.sqrt(count)
+    return plain
+
+
+def _check_enough(opinions: Opinions, model: Model) -> None:
+    if len(opinions.raters) < LEAST_RATERS:
+        raise LabelsError(
+            f"ratings by {len(opinions.raters)} people: the model {model} needs {LEAST_RATERS}: "
+            "take --model mean"
+        )
+    few = too_few(opinions)
+    if few and model == "p910":
+        raise LabelsError(
+            f"ratings: {', '.join(few[:3])} rated under {LEAST_RATINGS} pictures that others rated "
+            "too, and would be taken for infallible: --leave-out them, or take --model mean"
+        )
