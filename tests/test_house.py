@@ -37,7 +37,7 @@ LAYERS = (
     {"builtin"},
     {"plugins"},
     {"pipeline", "student"},
-    {"bench", "compression", "examine", "teacher"},
+    {"bench", "compression", "examine", "feedback", "teacher"},
     {"__init__"},
     {"video"},
     {"cli"},

@@ -285,9 +285,7 @@ def choose_pictures(
         store.remember_scores(opinions(folder, unknown, scorer))
 
 
-def opinions(
-    folder: Path, paths: Sequence[str], scorer: str
-) -> dict[str, tuple[float, float]]:
+def opinions(folder: Path, paths: Sequence[str], scorer: str) -> dict[str, tuple[float, float]]:
     """Score and uncertainty of the pictures that the scorer can score; where it states none, 0."""
     from qinsight_plugin.cli.inputs import Input
     from qinsight_plugin.cli.options import open_pipeline, progress, scored

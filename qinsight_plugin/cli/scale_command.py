@@ -46,8 +46,11 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @scale_option
 @click.option(
-    "--export", "exports", type=FILE, multiple=True, help="All answers as .csv, or as Label "
-    "Studio's .json."
+    "--export",
+    "exports",
+    type=FILE,
+    multiple=True,
+    help="All answers as .csv, or as Label Studio's .json.",
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
 def command(
@@ -144,7 +147,18 @@ def show(
     joined: Joined | None,
     model: str,
 ) -> None:
-    head = ("ratings", "pairs", "agree", "bias", "error", "repeat", "drift", "sec", "golden", "left")
+    head = (
+        "ratings",
+        "pairs",
+        "agree",
+        "bias",
+        "error",
+        "repeat",
+        "drift",
+        "sec",
+        "golden",
+        "left",
+    )
     width = max(12, *(len(report.rater) for report in reports))
     click.echo(f"{'rater':<{width}}" + "".join(f"{name:>8}" for name in head))
     for one in reports:
@@ -193,7 +207,13 @@ def as_object(
     if joined is not None:
         columns = (joined.pictures, joined.value, joined.error, joined.ratings, joined.comparisons)
         told["pictures"] = [
-            {"path": path, "mos": float(value), "error": float(error), "ratings": int(n), "comparisons": int(m)}
+            {
+                "path": path,
+                "mos": float(value),
+                "error": float(error),
+                "ratings": int(n),
+                "comparisons": int(m),
+            }
             for path, value, error, n, m in zip(*columns, strict=True)
         ]
         told["unplaced"] = list(joined.unplaced)

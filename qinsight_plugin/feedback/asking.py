@@ -237,4 +237,3 @@ def compared_in(store: Store, place: Mapping[str, int]) -> list[Comparison]:
             if all(path in place for path in paths):
                 found.append((place[paths[0]], place[paths[1]], _WORTH[answer.value]))
     return found
-

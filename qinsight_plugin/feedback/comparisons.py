@@ -26,6 +26,7 @@ Comparison: TypeAlias = tuple[int, int, float]
 PRIOR_DEVIATION = 2.0
 """Of a picture's quality: five levels of ACR are about 5 of these units wide."""
 
+
 @dataclass(frozen=True, slots=True)
 class Latent:
     """Where pictures lie on the latent scale.

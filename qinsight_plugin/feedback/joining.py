@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from qinsight_plugin.feedback.comparisons import Comparison, Latent, latent_scale
 from qinsight_plugin.feedback.judgements import Judgement
-from qinsight_plugin.feedback.mos import Mos
+from qinsight_plugin.feedback.mos import STEP, Mos
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -87,7 +87,13 @@ def join(mos: Mos, judgements: Sequence[Judgement]) -> Joined:
         own = np.array([tally.get(path, 0) for path in mos.pictures], np.int64)
         unplaced = tuple(name for name in names if name not in rated)
         return Joined(
-            mos.pictures, mos.value, mos.error, _filled(mos.spread, None), mos.count, own, None,
+            mos.pictures,
+            mos.value,
+            mos.error,
+            _filled(mos.spread, None),
+            mos.count,
+            own,
+            None,
             unplaced,
         )
     latent = latent_scale(len(names), given)
@@ -115,7 +121,7 @@ def _filled(spread: Vector, unit: float | None) -> Vector:
     model, by which two looks differ with a deviation of one unit; else the mean of the others'."""
     known = np.isfinite(spread)
     if unit is not None:
-        usual = unit / np.sqrt(2)
+        usual = max(unit / np.sqrt(2), STEP)
     elif known.any():
         usual = float(spread[known].mean())
     else:
@@ -155,7 +161,5 @@ def _combined(
     mean = unit * latent.mean + zero
     covariance = unit**2 * latent.covariance + _UNKNOWN_ZERO
     seen = list(shared)
-    gain = np.linalg.solve(
-        covariance[np.ix_(seen, seen)] + np.diag(error**2), covariance[seen]
-    ).T
+    gain = np.linalg.solve(covariance[np.ix_(seen, seen)] + np.diag(error**2), covariance[seen]).T
     return mean + gain @ (value - mean[seen]), covariance - gain @ covariance[seen]

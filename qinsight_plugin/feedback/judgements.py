@@ -113,7 +113,9 @@ def _from_store(source: Path, folder: Path) -> Gathered:
     found = []
     for answer in answers:
         question = answer.question
-        changed = [p.path for p in question.pictures if _digest(folder, p.path, digests) != p.digest]
+        changed = [
+            p.path for p in question.pictures if _digest(folder, p.path, digests) != p.digest
+        ]
         for path in changed:
             stale[path] = stale.get(path, 0) + 1
         if changed:
@@ -173,7 +175,11 @@ def _judged(
     table.refuse([not name for name in raters], "nobody is named", "fill the column rater")
     blank = ("",) * len(raters)
     rows = zip(
-        raters, pictures, values, table.column("team") or blank, table.column("seconds") or blank,
+        raters,
+        pictures,
+        values,
+        table.column("team") or blank,
+        table.column("seconds") or blank,
         strict=True,
     )
     for order, (rater, own, value, team, seconds) in enumerate(rows):

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import LabelsError
 from qinsight_plugin.feedback.judgements import Judgement
+from qinsight_plugin.tables import first_few
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 Model: TypeAlias = Literal["p910", "p913", "bt500", "mean"]
@@ -124,6 +125,11 @@ def scale(opinions: Opinions, model: Model) -> Mos:
     if model != "mean":
         _check_enough(opinions, model)
     result = run_model(opinions, model)
+    value = np.asarray(result["quality_scores"], np.float64)
+    if lost := [path for path, own in zip(opinions.pictures, value, strict=True) if np.isnan(own)]:
+        raise LabelsError(
+            f"ratings: the model {model} leaves none of {first_few(lost)}: take --model p910"
+        )
     flat = opinions.ratings.reshape(len(opinions.pictures), -1)
     count = (~np.isnan(flat)).sum(1)
     with warnings.catch_warnings():
@@ -136,7 +142,7 @@ def scale(opinions: Opinions, model: Model) -> Mos:
     rejected = tuple(name for name, out in zip(opinions.raters, flags, strict=False) if out)
     return Mos(
         opinions.pictures,
-        np.asarray(result["quality_scores"], np.float64),
+        value,
         _errors(opinions, inconsistency, spread, count),
         spread,
         count,

@@ -37,11 +37,22 @@ def write_labels(joined: Joined, folder: Path, target: Path) -> int:
         mos = min(5.0, max(1.0, value))
         clipped += mos != value
         std = [f"{min(4.0, joined.spread[k]):.4f}"] if with_std else []
-        ends = [f"{max(1.0, mos - NORMAL_95 * error):.4f}", f"{min(5.0, mos + NORMAL_95 * error):.4f}"]
+        ends = [
+            f"{max(1.0, mos - NORMAL_95 * error):.4f}",
+            f"{min(5.0, mos + NORMAL_95 * error):.4f}",
+        ]
         counts = [int(joined.ratings[k]), int(joined.comparisons[k])]
         name = name_from(target, folder / joined.pictures[k])
         rows.append([name, f"{mos:.4f}", *std, *ends, *counts])
-    header = ["path", "mos", *(["std"] if with_std else []), "low", "high", "ratings", "comparisons"]
+    header = [
+        "path",
+        "mos",
+        *(["std"] if with_std else []),
+        "low",
+        "high",
+        "ratings",
+        "comparisons",
+    ]
     _write(target, header, rows)
     return clipped
 
@@ -130,6 +141,8 @@ def without(gathered: Gathered, raters: Sequence[str]) -> Gathered:
     known = {one.rater for one in gathered.judgements}
     for name in raters:
         if name not in known:
-            raise ConfigError(f"--leave-out {name}: there is no such rater; there are {sorted(known)}")
+            raise ConfigError(
+                f"--leave-out {name}: there is no such rater; there are {sorted(known)}"
+            )
     kept = tuple(one for one in gathered.judgements if one.rater not in raters)
     return Gathered(kept, gathered.stale)

@@ -98,5 +98,7 @@ def _openable(path: Path) -> Source:
     except ImageError:
         raise
     except Exception as error:  # libheif's own
-        raise ImageUnreadableError(f"{path} is no HEIC picture that can be read: {error}") from error
+        raise ImageUnreadableError(
+            f"{path} is no HEIC picture that can be read: {error}"
+        ) from error
     return picture
