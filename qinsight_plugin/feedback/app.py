@@ -138,10 +138,7 @@ def make_app(asker: Asker) -> FastAPI:
     def answer(token: str, body: Given) -> dict[str, Any]:
         rater = rater_of(token)
         question = own_question(rater, body.question)
-        try:
-            value = check_answer(question, body.value)
-        except ConfigError as error:
-            raise HTTPException(422, str(error)) from error
+        value = checked(question, body.value)
         if not windows.is_current(rater.number, body.window):
             raise HTTPException(409, "Your link was opened in another window.")
         seconds = min(max(body.seconds, 0.0), LONGEST_SECONDS)
@@ -166,12 +163,19 @@ def make_app(asker: Asker) -> FastAPI:
         rater = rater_of(token)
         question = own_question(rater, number)
         file = shown_file(rater, number, 0)
-        check_answer(question, value)
+        checked(question, value)
         changed = adjustment(question.about["parameter"])(pixels_of(file), value)
         served = as_png(changed)
         return Response(served.data, media_type=served.media_type, headers=_KEPT)
 
     return app
+
+
+def checked(question: Question, value: Any) -> Any:
+    try:
+        return check_answer(question, value)
+    except ConfigError as error:
+        raise HTTPException(422, str(error)) from error
 
 
 def told(question: Question, rater: Rater) -> dict[str, Any]:
