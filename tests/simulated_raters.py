@@ -77,7 +77,7 @@ def rated(
     """The truth, and what the crowd made of it; each person rates that share of the pictures."""
     rng = np.random.default_rng(seed)
     truth = rng.uniform(1, 5, pictures)
-    found = []
+    found: list[Judgement] = []
     for person in crowd(rng, sorts):
         for k in rng.permutation(pictures)[: round(share * pictures)]:
             value = person.rate(truth[k], rng)
@@ -95,7 +95,7 @@ def rmse(opinions: Opinions, truth: npt.NDArray[np.float64], model: Model) -> fl
 
 @dataclass(frozen=True)
 class Screening:
-    """How well the report finds the spammers, over seeds; RMSE against the truth, a column a seed."""
+    """How well the report finds the spammers, over seeds; RMSE against the truth, by seed."""
 
     precision: float
     recall: float

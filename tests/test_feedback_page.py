@@ -182,7 +182,8 @@ def place(page: Page, index: int) -> tuple[float, float, float]:
     """Scale of a picture, and which share of it is in the middle of its pane."""
     found: list[float] = page.evaluate(
         """index => {
-            const pane = document.querySelectorAll(".pane")[index], image = pane.querySelector("img");
+            const pane = document.querySelectorAll(".pane")[index];
+            const image = pane.querySelector("img");
             const a = pane.getBoundingClientRect(), b = image.getBoundingClientRect();
             const middle = (s, l, t, m) => (s + l / 2 - t) / m;
             return [b.width / image.naturalWidth, middle(a.left, a.width, b.left, b.width),

@@ -15,7 +15,7 @@ from qinsight_plugin.cli.scale import SCALE, scale_option
 if TYPE_CHECKING:
     from qinsight_plugin.feedback.joining import Joined
     from qinsight_plugin.feedback.judgements import Gathered
-    from qinsight_plugin.feedback.mos import Mos
+    from qinsight_plugin.feedback.mos import Model, Mos
     from qinsight_plugin.feedback.raters import RaterReport
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -58,7 +58,7 @@ def command(
     images: Path | None,
     scale: SCALE | None,
     leave_out: tuple[str, ...],
-    model: str | None,
+    model: Model | None,
     exports: tuple[Path, ...],
     as_json: bool,
     **files: Path | None,

@@ -102,12 +102,14 @@ class Asker:
             roles = self._schedule(block, rater)
             while len(asked) < len(roles):
                 role = roles[len(asked)]
+                paths: Sequence[str]
+                truth: Any = None
                 if role == "repeat" and (again := self._again(block, rater, asked)):
-                    paths, truth = again, None
+                    paths = again
                 elif role == "golden":
                     paths, truth = self._golden(block, rater, asked)
                 elif found := self._fresh(block, role, rater, asked):
-                    paths, truth = found, None
+                    paths = found
                 else:  # the folder has run out of pictures
                     break
                 if shown := self._shown(paths):

@@ -37,7 +37,8 @@ def describe(pixels: Pixels) -> npt.NDArray[np.float64]:
     direction = np.floor(np.arctan2(down, across) % np.pi / np.pi * _BINS).astype(int) % _BINS
     edges = _by_cell(strength[..., None] * (direction[..., None] == np.arange(_BINS))).sum(1)
     edges = np.sqrt(edges / max(edges.sum(), 1e-9))  # Hellinger: a strong edge is not all there is
-    return np.concatenate([layout.ravel(), edges.ravel()])
+    described: npt.NDArray[np.float64] = np.concatenate([layout.ravel(), edges.ravel()])
+    return described
 
 
 def _by_cell(plane: Matrix) -> Matrix:
@@ -60,7 +61,8 @@ def _scaled(features: Matrix) -> Matrix:
     """Colours and edges with equal say."""
     colour, edges = features[:, : 3 * _CELLS**2], features[:, 3 * _CELLS**2 :]
     parts = (colour, edges)
-    return np.hstack([p / max(p.std(0).mean(), 1e-9) / p.shape[1] ** 0.5 for p in parts])
+    scaled: Matrix = np.hstack([p / max(p.std(0).mean(), 1e-9) / p.shape[1] ** 0.5 for p in parts])
+    return scaled
 
 
 def diverse(features: Matrix, count: int, seed: int = 0) -> list[int]:
@@ -94,4 +96,5 @@ def least_sure(
 
 
 def _rank(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.argsort(np.argsort(values, kind="stable"), kind="stable") / max(1, len(values) - 1)
+    order = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    return order / max(1, len(values) - 1)

@@ -50,7 +50,7 @@ def fill_pool(
     count = max(CANDIDATES, 2 * wanted)
     drawn = random.Random(0).sample(fresh, count) if len(fresh) > count else fresh
 
-    def look(path: str) -> tuple[str, np.ndarray | None, str | None]:  # type: ignore[type-arg]
+    def look(path: str) -> tuple[str, np.ndarray | None, str | None]:
         try:
             return path, describe(pixels_of(folder / path, LOOKED_AT)), None
         except (ImageError, MissingExtraError) as error:

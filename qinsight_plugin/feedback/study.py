@@ -76,4 +76,5 @@ class Study:
         rng.shuffle(roles)
         for _ in range(round(self.repeat * block.count)):
             roles.insert(rng.randint(len(roles) // 2, len(roles)), "repeat")
-        return [*["practice"] * min(self.practice, block.count), *roles]  # type: ignore[list-item]
+        practice: list[Role] = ["practice"] * min(self.practice, block.count)
+        return practice + roles
