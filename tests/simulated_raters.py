@@ -156,7 +156,8 @@ def comparing(
     answers: list[tuple[int, int, float]] = []
     curve: Curve = []
     while len(answers) <= total:
-        known = posterior(prior, answers) if chosen or len(answers) % every == 0 else None
+        wanted = chosen or len(answers) % every == 0
+        known = posterior(prior, answers) if wanted else None
         if len(answers) % every == 0 and known is not None and np.ptp(known.mean):
             curve.append((len(answers), float(spearmanr(known.mean, truth).statistic)))
         if chosen:

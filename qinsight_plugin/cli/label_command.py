@@ -109,7 +109,7 @@ def command(
     """
     from qinsight_plugin._imports import require
 
-    for module in ("fastapi", "uvicorn", "scipy", "choix"):
+    for module in ("fastapi", "uvicorn", "scipy", "threadpoolctl"):
         require(module, package=module, extra="label", purpose="qinsight label")
     from qinsight_plugin.feedback.app import make_app
     from qinsight_plugin.feedback.asking import Asker

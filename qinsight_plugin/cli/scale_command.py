@@ -181,8 +181,8 @@ def show(
     if joined is not None:
         half = 1.96 * float(joined.error.mean())
         click.echo(
-            f"{len(joined.pictures)} pictures by the model {model}: MOS within {half:.2f} on average "
-            "(95 %)."
+            f"{len(joined.pictures)} pictures by the model {model}: MOS within {half:.2f} on "
+            "average (95 %)."
         )
         if joined.unplaced:
             click.echo(

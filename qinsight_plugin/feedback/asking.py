@@ -235,7 +235,7 @@ def compared_in(store: Store, place: Mapping[str, int]) -> list[Comparison]:
     for answer in store.answers():
         question = answer.question
         paths = [picture.path for picture in question.pictures]
-        if question.kind == "pair" and question.role in ("main", "repeat"):
-            if all(path in place for path in paths):
-                found.append((place[paths[0]], place[paths[1]], _WORTH[answer.value]))
+        counts = question.kind == "pair" and question.role in ("main", "repeat")
+        if counts and all(path in place for path in paths):
+            found.append((place[paths[0]], place[paths[1]], _WORTH[answer.value]))
     return found

@@ -39,6 +39,7 @@ def prior_of(scores: Sequence[float], uncertainty: Sequence[float]) -> Latent:
 def posterior(prior: Latent, comparisons: Sequence[Comparison]) -> Latent:
     """What is known after the answers, by Laplace's approximation (Newton's method to the mode)."""
     from scipy.special import log_ndtr
+    from threadpoolctl import threadpool_limits
 
     if not comparisons:
         return prior
@@ -47,22 +48,24 @@ def posterior(prior: Latent, comparisons: Sequence[Comparison]) -> Latent:
     winner, loser = np.concatenate([first, second]), np.concatenate([second, first])
     precision = np.linalg.inv(prior.covariance)
     mean = prior.mean.copy()
-    for _ in range(_STEPS):
-        apart = mean[winner] - mean[loser]
-        slope = np.exp(-(apart**2) / 2 - 0.5 * math.log(2 * math.pi) - log_ndtr(apart))
-        gradient = precision @ (prior.mean - mean)
-        curvature = precision.copy()
-        pull, bend = weight * slope, weight * slope * (slope + apart)
-        np.add.at(gradient, winner, pull)
-        np.add.at(gradient, loser, -pull)
-        for one, other, sign in ((winner, winner, 1), (loser, loser, 1), (winner, loser, -1)):
-            np.add.at(curvature, (one, other), sign * bend)
-        np.add.at(curvature, (loser, winner), -bend)
-        step = np.linalg.solve(curvature, gradient)
-        mean += step
-        if np.abs(step).max() < _CLOSE:
-            break
-    return Latent(mean, np.linalg.inv(curvature))
+    # Threads that wait for a busy core cost more than they save on so small a system.
+    with threadpool_limits(1, "blas"):
+        for _ in range(_STEPS):
+            apart = mean[winner] - mean[loser]
+            slope = np.exp(-(apart**2) / 2 - 0.5 * math.log(2 * math.pi) - log_ndtr(apart))
+            gradient = precision @ (prior.mean - mean)
+            curvature = precision.copy()
+            pull, bend = weight * slope, weight * slope * (slope + apart)
+            np.add.at(gradient, winner, pull)
+            np.add.at(gradient, loser, -pull)
+            for one, other, sign in ((winner, winner, 1), (loser, loser, 1), (winner, loser, -1)):
+                np.add.at(curvature, (one, other), sign * bend)
+            np.add.at(curvature, (loser, winner), -bend)
+            step = np.linalg.solve(curvature, gradient)
+            mean += step
+            if np.abs(step).max() < _CLOSE:
+                break
+        return Latent(mean, np.linalg.inv(curvature))
 
 
 def information(latent: Latent) -> Matrix:

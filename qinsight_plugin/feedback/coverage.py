@@ -44,7 +44,7 @@ def describe(pixels: Pixels) -> npt.NDArray[np.float64]:
 def _by_cell(plane: Matrix) -> Matrix:
     """[64, 64, C] -> [16 cells, 256 pixels, C]."""
     step = _SIDE // _CELLS
-    cells = plane.reshape(_CELLS, step, _CELLS, step, -1).swapaxes(1, 2)
+    cells: Matrix = plane.reshape(_CELLS, step, _CELLS, step, -1).swapaxes(1, 2)
     return cells.reshape(_CELLS**2, step**2, -1)
 
 

@@ -117,8 +117,8 @@ def join(mos: Mos, judgements: Sequence[Judgement]) -> Joined:
 
 
 def _filled(spread: Vector, unit: float | None) -> Vector:
-    """A spread for each picture. Of one that two people never rated, it is that of Thurstone's model,
-    by which two looks differ with a deviation of one unit; else the mean of the others'."""
+    """A spread for each picture. Of one that two people never rated, it is that of Thurstone's
+    model, whose looks differ with a deviation of one unit; else the mean of the others'."""
     known = np.isfinite(spread)
     if unit is not None:
         usual = max(unit / np.sqrt(2), STEP)

@@ -72,7 +72,8 @@ class Study:
         """
         rng = random.Random(f"{block.name} {rater}")
         golden = sum(one.kind == block.kind for one in self.golden)
-        roles: list[Role] = ["main"] * block.count + ["golden"] * golden
+        roles: list[Role] = ["main"] * block.count
+        roles += ["golden"] * golden
         rng.shuffle(roles)
         for _ in range(round(self.repeat * block.count)):
             roles.insert(rng.randint(len(roles) // 2, len(roles)), "repeat")
