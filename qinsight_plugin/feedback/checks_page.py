@@ -103,7 +103,7 @@ def figure(path: Path, caption: str) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
-    words = f"{path.name}<br>{escape(caption)}" if caption else escape(path.name)
+    words = escape(path.name) + (f"<br>{escape(caption)}" if caption else "")
     return (
         f'<figure><img alt="{escape(path.name)}" src="data:image/jpeg;base64,{data}">'
         f"<figcaption>{words}</figcaption></figure>"

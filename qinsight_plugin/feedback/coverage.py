@@ -51,9 +51,11 @@ def _by_cell(plane: Matrix) -> Matrix:
 def clusters(features: Matrix, count: int, seed: int = 0) -> npt.NDArray[np.int64]:
     """[n]: the cluster of each row, by k-means++; some numbers may be of no row."""
     vq = require("scipy.cluster.vq", package="scipy", extra="label", purpose="grouping pictures")
+    scaled = _scaled(features)
+    count = min(count, len(np.unique(scaled, axis=0)))  # copies of one picture make one cluster
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a cluster that lost its last row
-        _, found = vq.kmeans2(_scaled(features), count, minit="++", seed=seed)
+        _, found = vq.kmeans2(scaled, count, minit="++", seed=seed)
     return np.asarray(found, np.int64)
 
 
