@@ -91,15 +91,17 @@ def command(
         raise LabelsError(f"{sources[0]}: nobody has answered anything yet that counts")
     opinions = tabulate(gathered.judgements)
     mos = joined = None
-    if opinions.pictures:
-        mos = scale_ratings(opinions, model or suited_model(opinions))
+    suited = suited_model(opinions) if model is None and opinions.pictures else model
+    if suited is not None and opinions.pictures:
+        mos = scale_ratings(opinions, suited)
         joined = join(mos, gathered.judgements)
     reports = report(gathered.judgements, mos)
-    said = model or (suited_model(opinions) if opinions.pictures else "none")
     if as_json:
-        click.echo(as_object(reports, joined, said, stale))
+        click.echo(as_object(reports, joined, suited, stale))
     else:
-        show(reports, gathered, mos, joined, said)
+        fell_back = model is None and suited == "p913"
+        why = " (p910 would take one person for infallible)" if fell_back else ""
+        show(reports, gathered, mos, joined, f"{suited}{why}")
     write(gathered, joined, folder, as_json, **files)
     for target in exports:
         for path in export(gathered, target, folder.resolve().name):
@@ -196,7 +198,7 @@ def number(value: float | None) -> str:
 
 
 def as_object(
-    reports: Sequence[RaterReport], joined: Joined | None, model: str, stale: dict[str, int]
+    reports: Sequence[RaterReport], joined: Joined | None, model: str | None, stale: dict[str, int]
 ) -> str:
     told: dict[str, Any] = {
         "model": model,
