@@ -29,7 +29,14 @@ from qinsight_plugin.feedback.choosing import (
     prior_of,
 )
 from qinsight_plugin.feedback.judgements import Judgement
-from qinsight_plugin.feedback.mos import Model, Opinions, scale, tabulate
+from qinsight_plugin.feedback.mos import (
+    Model,
+    Opinions,
+    run_model,
+    scale,
+    suited_model,
+    tabulate,
+)
 from qinsight_plugin.feedback.raters import report
 
 Sort = Literal["honest", "noisy", "biased", "random", "constant"]
@@ -41,8 +48,8 @@ CROWD: tuple[Sort, ...] = (
     *("random",) * 3,
     "constant",
 )
-MODELS: tuple[Model, ...] = ("mean", "bt500", "p913", "p910")
-KEPT = ("mean without those suggested", "p910 without those suggested")
+MODELS: tuple[Model, ...] = ("mean", "bt500", "p913", "p910-ml", "p910")
+KEPT = ("mean without those suggested", "default without those suggested")
 
 
 @dataclass(frozen=True)
@@ -108,19 +115,20 @@ def screening(seeds: Sequence[int], pictures: int = 60, share: float = 1.0) -> S
     errors: dict[str, list[float]] = {name: [] for name in (*MODELS, *KEPT)}
     for seed in seeds:
         truth, judgements = rated(seed, pictures, share=share)
-        out = {one.rater for one in report(judgements, None) if one.leave_out}
+        suspects = {one.rater for one in report(judgements, None) if one.leave_out}
         guilty = {one.rater for one in judgements if one.rater.startswith(SPAMMERS)}
-        right, suggested = right + len(out & guilty), suggested + len(out)
+        right, suggested = right + len(suspects & guilty), suggested + len(suspects)
         spammers += len(guilty)
-        rejected = set(scale(tabulate(judgements), "bt500").rejected)
-        bt500_right, bt500 = bt500_right + len(rejected & guilty), bt500 + len(rejected)
-        kept = tabulate([one for one in judgements if one.rater not in out])
         everyone = tabulate(judgements)
+        flags = run_model(everyone, "bt500")["observer_rejected"]
+        rejected = {name for name, out in zip(everyone.raters, flags, strict=True) if out}
+        bt500_right, bt500 = bt500_right + len(rejected & guilty), bt500 + len(rejected)
+        kept = tabulate([one for one in judgements if one.rater not in suspects])
         for model in MODELS:
             with contextlib.suppress(LabelsError):  # a model that rejects may leave a picture none
                 errors[model].append(rmse(everyone, truth, model))
         errors[KEPT[0]].append(rmse(kept, truth, "mean"))
-        errors[KEPT[1]].append(rmse(kept, truth, "p910"))
+        errors[KEPT[1]].append(rmse(kept, truth, suited_model(kept)))
     precision = right / suggested if suggested else 1.0
     return Screening(precision, right / spammers, (bt500_right, bt500), errors)
 
@@ -186,6 +194,9 @@ def main(folder: Path) -> None:
             f"  BT.500 rejected {found.rejected_by_bt500[1]}, spammers {found.rejected_by_bt500[0]}"
         )
         for name, values in found.errors.items():
+            if not values:
+                print(f"  {name:<30} gave up")
+                continue
             span = f"{min(values):.3f} to {max(values):.3f}"
             print(f"  {name:<30} RMSE {np.mean(values):.3f} ({span}, n {len(values)})")
     figure = Figure(figsize=(9, 3.6), layout="constrained")

@@ -57,7 +57,7 @@ def test_other_versions_of_a_picture_are_found_and_other_pictures_are_not() -> N
     assert near_duplicates([]) == []
 
 
-def kinds(sizes: Sequence[int]) -> tuple[np.ndarray, list[int]]:  # type: ignore[type-arg]
+def kinds(sizes: Sequence[int]) -> tuple[np.ndarray, list[int]]:
     """Windows of photographs: of each photograph that many, and whose they are."""
     rng = np.random.default_rng(0)
     features, owners = [], []

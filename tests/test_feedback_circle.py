@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from click.testing import CliRunner, Result
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -92,7 +93,17 @@ def right(folder: Path, truth: dict[str, float], scorer: str) -> list[bool]:
     return [row["accepted"] == (truth[Path(row["source"]).name] >= THRESHOLD) for row in rows]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for a core that other tests keep busy take ten times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_what_people_say_makes_the_gate_decide_as_they_would(tmp_path: Path) -> None:
     truth = casts(tmp_path / "rated", RATED, 0)
     unseen = casts(tmp_path / "unseen", KEPT, 1)

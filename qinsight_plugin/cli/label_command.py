@@ -197,7 +197,7 @@ def adjust_block(text: str) -> Block:
     if not numbers and name in ADJUSTMENTS:
         numbers = ADJUSTMENTS[name][1:]
     if not numbers or not numbers[0] < numbers[1]:
-        raise click.UsageError(f"--adjust {text}: give its range, as in gamma.py:apply:0.5:2=10")
+        raise click.UsageError(f"--adjust {text}: give its range, as in gamma:apply:0.5:2=10")
     adjustment(name)
     low, high = numbers
     label = name.rpartition(":")[2]

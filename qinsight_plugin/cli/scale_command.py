@@ -35,7 +35,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--settings", type=FILE, help="What sliders were set to, as a CSV.")
 @click.option(
     "--model",
-    type=click.Choice(["p910", "p913", "bt500", "mean"]),
+    type=click.Choice(["p910", "p910-ml", "p913", "bt500", "mean"]),
     help="How ratings become MOS.  [default: p910, or the mean of one or two people]",
 )
 @click.option("--leave-out", multiple=True, metavar="RATER", help="Whose answers not to count.")
@@ -99,9 +99,7 @@ def command(
     if as_json:
         click.echo(as_object(reports, joined, suited, stale))
     else:
-        fell_back = model is None and suited == "p913"
-        why = " (p910 would take one person for infallible)" if fell_back else ""
-        show(reports, gathered, mos, joined, f"{suited}{why}")
+        show(reports, gathered, mos, joined, str(suited))
     write(gathered, joined, folder, as_json, **files)
     for target in exports:
         for path in export(gathered, target, folder.resolve().name):

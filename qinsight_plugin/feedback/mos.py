@@ -1,8 +1,9 @@
 """Ratings by several people -> one MOS a picture, with what each person's ratings are like.
 
-The models are sureal's: `p910` (ITU-T P.910, annex E; Li et al., "A simple model for subject
-behavior", 2020) has a bias and an inconsistency for each person; `p913` removes bias and rejects;
-`bt500` rejects (ITU-R BT.500); `mean` is the plain mean.
+`p910` is the model of ITU-T P.910, annex E (Li et al., "A simple model for subject behavior in
+subjective experiments", 2020), which has a bias and an inconsistency for each person; see
+`alternating_projection`. The others are sureal's: `p910-ml`, the same by maximum likelihood;
+`p913`, which removes bias and rejects; `bt500`, which rejects (ITU-R BT.500); `mean`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from qinsight_plugin.feedback.judgements import Judgement
 from qinsight_plugin.tables import first_few
 
 Vector: TypeAlias = npt.NDArray[np.float64]
-Model: TypeAlias = Literal["p910", "p913", "bt500", "mean"]
+Model: TypeAlias = Literal["p910", "p910-ml", "p913", "bt500", "mean"]
 
 _CLASSES = {
-    "p910": "SubjectMLEModelProjectionSolver2",
+    "p910-ml": "SubjectMLEModelProjectionSolver2",
     "p913": "BiasremvSubjrejMosModel",
     "bt500": "SubjrejMosModel",
     "mean": "MosModel",
@@ -36,6 +37,8 @@ _CLASSES = {
 LEAST_RATERS = 3
 LEAST_RATINGS = 5
 """Of a person, on pictures that others rated too: of fewer, an inconsistency cannot be told."""
+
+_ROUNDS, _CLOSE = 1000, 1e-9
 
 STEP = 1 / math.sqrt(12)
 """Standard deviation of rounding to whole levels: nobody's ratings are more exact than that."""
@@ -97,21 +100,9 @@ def tabulate(judgements: Sequence[Judgement]) -> Opinions:
 
 
 def suited_model(opinions: Opinions) -> Model:
-    """`p910` where it holds; `p913` where it takes someone for infallible; `mean` of few people.
-
-    The likelihood of P.910's model has no upper bound: if one person's inconsistency goes to 0,
-    MOS becomes what that person said. With five honest people sureal's solver ends there about
-    every second time, and its MOS is worse than the mean then.
-    """
-    if len(opinions.raters) < LEAST_RATERS or too_few(opinions):
-        return "mean"
-    return "p913" if infallible(opinions, run_model(opinions, "p910")) else "p910"
-
-
-def infallible(opinions: Opinions, result: Mapping[str, Any]) -> list[str]:
-    """Whom a result of `p910` takes to rate more exactly than whole levels allow."""
-    inconsistency = result["observer_inconsistency"]
-    return [n for n, own in zip(opinions.raters, inconsistency, strict=True) if own < STEP]
+    """`p910` where it can be had: three people or more of five shared ratings or more."""
+    enough = len(opinions.raters) >= LEAST_RATERS and not too_few(opinions)
+    return "p910" if enough else "mean"
 
 
 def too_few(opinions: Opinions) -> list[str]:
@@ -136,11 +127,11 @@ def scale(opinions: Opinions, model: Model) -> Mos:
         raise LabelsError("ratings: there are none to scale")
     if model != "mean":
         _check_enough(opinions, model)
-    result = run_model(opinions, model)
-    if model == "p910" and (names := infallible(opinions, result)):
+    result = alternating_projection(opinions) if model == "p910" else run_model(opinions, model)
+    if model == "p910-ml" and (names := infallible(opinions, result)):
         raise LabelsError(
-            f"ratings: the model p910 takes {first_few(names)} for infallible, as it may with few "
-            "people: take --model p913"
+            f"ratings: the model p910-ml takes {first_few(names)} for infallible, as it may with "
+            "few people: take --model p910"
         )
     value = np.asarray(result["quality_scores"], np.float64)
     if lost := [path for path, own in zip(opinions.pictures, value, strict=True) if np.isnan(own)]:
@@ -167,6 +158,44 @@ def scale(opinions: Opinions, model: Model) -> Mos:
         inconsistency,
         rejected,
     )
+
+
+def alternating_projection(opinions: Opinions) -> Mapping[str, Any]:
+    """P.910's model, solved as its annex does, by MOS, biases and inconsistencies in turn, with two
+    differences: an inconsistency is divided by the degrees of freedom that MOS leaves it, and it is
+    never below rounding's.
+
+    Without them the likelihood has no upper bound: where one person's inconsistency goes to 0, MOS
+    becomes what that person said. Of crowds of five honest people every second one ended there, and
+    its MOS was worse than the mean. With many ratings both solutions are the same.
+    """
+    given = ~np.isnan(opinions.ratings)
+    ratings = np.where(given, opinions.ratings, 0)
+    count, total = given.sum(2), ratings.sum(2)
+    bias, inconsistency = np.zeros(count.shape[1]), np.ones(count.shape[1])
+    for _ in range(_ROUNDS):
+        each = 1 / inconsistency**2  # the weight of one rating
+        weight = (count * each).sum(1)
+        value = ((total - count * bias) * each).sum(1) / weight
+        bias = (total - count * value[:, None]).sum(0) / count.sum(0)
+        bias -= bias.mean()
+        rest = np.where(given, ratings - value[:, None, None] - bias[None, :, None], 0)
+        freedom = (count * (1 - each / weight[:, None])).sum(0) - 1
+        found = np.maximum(np.sqrt((rest**2).sum((0, 2)) / np.maximum(freedom, 1)), STEP)
+        change, inconsistency = np.abs(found - inconsistency).max(), found
+        if change < _CLOSE:
+            break
+    return {
+        "quality_scores": value,
+        "observer_bias": bias,
+        "observer_inconsistency": inconsistency,
+    }
+
+
+def infallible(opinions: Opinions, result: Mapping[str, Any]) -> list[str]:
+    """Whom a result of `p910-ml` takes to rate more exactly than whole levels allow."""
+    inconsistency = result["observer_inconsistency"]
+    return [n for n, own in zip(opinions.raters, inconsistency, strict=True) if own < STEP]
 
 
 def run_model(opinions: Opinions, model: Model) -> Mapping[str, Any]:
