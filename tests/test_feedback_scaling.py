@@ -106,7 +106,7 @@ def test_bt500_rejects_whom_its_annex_rejects() -> None:
 
 
 def test_sureal_writes_nothing_on_our_output(capfd: pytest.CaptureFixture[str]) -> None:
-    run_model(opinions(0), "p910")
+    run_model(opinions(0), "p910-ml")
     assert capfd.readouterr() == ("", "")
 
 
