@@ -69,6 +69,7 @@ def kinds(sizes: Sequence[int]) -> tuple[np.ndarray, list[int]]:
     return np.array(features), owners
 
 
+@pytest.mark.slow
 def test_a_few_pictures_cover_what_a_random_few_would_miss() -> None:
     features, owners = kinds([180, 6, 4, 10])
     chosen = diverse(features, 8)
@@ -198,6 +199,7 @@ def test_browsers_get_the_file_itself_where_they_show_it_and_png_where_not(tmp_p
     assert np.array_equal(lossless, pixels)
 
 
+@pytest.mark.slow
 def test_heic_is_converted(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
     pixels = skimage.data.coffee()

@@ -53,6 +53,7 @@ def opinions(seed: int, pictures: int = 30, raters: int = 6, missing: float = 0.
     return Opinions(names, tuple(f"r{k}" for k in range(raters)), ratings[:, :, None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_model_of_p910_is_where_its_equations_hold(seed: int) -> None:
     """MOS, bias and inconsistency of ITU-T P.910's alternating projection, each from the others."""
@@ -68,6 +69,7 @@ def test_the_model_of_p910_is_where_its_equations_hold(seed: int) -> None:
     assert error == pytest.approx(np.nanstd(x - found.value[:, None] - bias, 0), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_with_many_ratings_ours_is_sureal_s_solution() -> None:
     table = opinions(0, pictures=300, raters=40, missing=0)
     ours, theirs = scale(table, "p910"), scale(table, "p910-ml")
@@ -87,6 +89,7 @@ def test_the_mean_is_the_mean() -> None:
     assert found.count.tolist() == (~np.isnan(x)).sum(1).tolist()
 
 
+@pytest.mark.slow
 def test_bt500_rejects_whom_its_annex_rejects() -> None:
     """ITU-R BT.500, annex 1, 2.3.1, written out."""
     _, judgements = rated(0, pictures=40)
@@ -105,6 +108,7 @@ def test_bt500_rejects_whom_its_annex_rejects() -> None:
     assert out.any()
 
 
+@pytest.mark.slow
 def test_sureal_writes_nothing_on_our_output(capfd: pytest.CaptureFixture[str]) -> None:
     run_model(opinions(0), "p910-ml")
     assert capfd.readouterr() == ("", "")
@@ -122,6 +126,7 @@ def test_too_few_people_are_said_to_be() -> None:
         scale(visitor, "p910")
 
 
+@pytest.mark.slow
 def test_nobody_is_taken_for_infallible() -> None:
     """With few people the likelihood of P.910's model runs away, and its MOS with it."""
     ran_away = 0
@@ -137,6 +142,7 @@ def test_nobody_is_taken_for_infallible() -> None:
     assert ran_away >= 2
 
 
+@pytest.mark.slow
 def test_a_model_that_leaves_a_picture_without_a_rating_says_so() -> None:
     _, judgements = rated(5, share=0.3)
     with pytest.raises(LabelsError, match=r"bt500 leaves none of 0000.png: take --model mean"):
@@ -190,6 +196,7 @@ def test_a_tie_says_that_two_are_alike_and_no_more_than_an_answer_does() -> None
     assert one.mean == pytest.approx(plain)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(mean=st.floats(-3, 3), variance=st.floats(0.05, 8))
 def test_the_expected_information_is_the_integral(mean: float, variance: float) -> None:
@@ -232,6 +239,7 @@ def both(seed: int, pairs: int = 300) -> tuple[np.ndarray, list[Judgement]]:
     return truth, kept
 
 
+@pytest.mark.slow
 def test_pictures_that_were_only_compared_get_a_mos_and_its_interval_holds() -> None:
     inside = total = 0
     for seed in range(4):
@@ -249,6 +257,7 @@ def test_pictures_that_were_only_compared_get_a_mos_and_its_interval_holds() -> 
     assert 0.8 < inside / total <= 1
 
 
+@pytest.mark.slow
 def test_comparisons_make_the_mos_of_rated_pictures_more_exact() -> None:
     for seed in range(3):
         _, judgements = both(seed)
