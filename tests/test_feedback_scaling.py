@@ -254,7 +254,7 @@ def test_pictures_that_were_only_compared_get_a_mos_and_its_interval_holds() -> 
         inside += int((abs(off) < 1.96 * joined.error).sum())
         total += 40
     # Of 95 % intervals: they know of chance, not of a bias that all share, as ACR's ends make one.
-    assert 0.8 < inside / total <= 1
+    assert 0.85 < inside / total <= 1
 
 
 @pytest.mark.slow

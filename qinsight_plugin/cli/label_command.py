@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -299,16 +300,18 @@ def opinions(folder: Path, paths: Sequence[str], scorer: str) -> dict[str, tuple
 
 
 def pictures_of(folder: Path) -> list[str]:
+    """The pictures in a folder and below it, from it, in order; hidden ones left out."""
     from qinsight_plugin.cli.inputs import SUFFIXES
     from qinsight_plugin.feedback.showing import HEIC_SUFFIXES
 
     wanted = SUFFIXES | HEIC_SUFFIXES
-    found = [
-        path.relative_to(folder)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in wanted
-    ]
-    return [p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts)]
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside_of = Path(parent).relative_to(folder)
+        names = (n for n in sorted(files) if not n.startswith("."))
+        found += [(inside_of / n).as_posix() for n in names if Path(n).suffix.lower() in wanted]
+    return found
 
 
 def left_out(path: str, error: str) -> None:
