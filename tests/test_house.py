@@ -37,7 +37,7 @@ LAYERS = (
     {"builtin"},
     {"plugins"},
     {"pipeline", "student"},
-    {"batch", "bench", "compression", "examine", "teacher"},
+    {"batch", "bench", "compression", "examine", "feedback", "teacher"},
     {"__init__"},
     {"video"},
     {"cli"},
