@@ -29,6 +29,7 @@ COMMANDS = (
     "ladder",
     "eval-compress",
     "bench",
+    "serve",
     "plugins",
 )
 
