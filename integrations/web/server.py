@@ -60,6 +60,8 @@ def run(
     )
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=service.reload).start())
+    # uvicorn raises the signal again when all is done, which would end a finished job badly.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     address, taken = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
     say(
