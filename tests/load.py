@@ -143,9 +143,7 @@ def ratio(pairs: list[tuple[float, float]]) -> str:
     """The ratio of the rates of rounds, with a bootstrap interval over them."""
     rates = np.array(pairs)
     draws = np.random.default_rng(0).integers(0, len(rates), (10_000, len(rates)))
-    low, high = np.quantile(
-        rates[draws, 0].sum(1) / rates[draws, 1].sum(1), [0.025, 0.975]
-    )
+    low, high = np.quantile(rates[draws, 0].sum(1) / rates[draws, 1].sum(1), [0.025, 0.975])
     a, b = rates.mean(0)
     return f"{a:.1f} / {b:.1f} a second = {a / b:.3f} [{low:.3f}, {high:.3f}], {len(rates)} rounds"
 

@@ -82,7 +82,7 @@ def serving(
     Args:
         stderr: where its log goes instead; `port` must be told then.
     """
-    options = ("--port", str(port), *map(os.fspath, arguments))
+    options = ("--port", str(port), *map(str, arguments))
     process = subprocess.Popen(
         [sys.executable, "-m", "qinsight_plugin", "serve", *options],
         stderr=stderr or subprocess.PIPE,

@@ -18,11 +18,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
-from qinsight_plugin import __version__
+from qinsight_plugin import __version__, errors
 from qinsight_plugin.errors import ImageError, QInsightError
-from qinsight_plugin.records import Report, Verdict
+from qinsight_plugin.records import Gate, Report, Verdict
 from qinsight_plugin.report import to_row
-from qinsight_plugin import errors
 
 from .problems import Problem, problem_of
 from .schemas import (
@@ -41,6 +40,9 @@ from .service import Service
 from .settings import Settings
 from .watching import Watching
 
+STALLED_SECONDS = 30.0
+"""Without an answer, though pictures wait: then the scorer hangs, and another server is better."""
+
 PAGE = Path(__file__).parent / "page" / "index.html"
 
 _DESCRIPTION = """How good pictures look, as people would rate them, from 1 (bad) to 5 (excellent);
@@ -50,12 +52,8 @@ _KEY = HTTPBearer(auto_error=False, description="one of the server's API keys")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_KEY)]
 Map = Annotated[bool, Query(description="add the quality map, as numbers")]
 MinScore = Annotated[
-    float | None,
-    Query(
-        description="the only rule, where the server has no policy",
-        allow_inf_nan=False,
-        examples=[3.2],
-    ),
+    float,
+    Query(description="the only rule: a score of so much", allow_inf_nan=False, examples=[3.2]),
 ]
 Margin = Annotated[
     float | None,
@@ -98,20 +96,36 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     return app
 
 
-def _key_check(service: Service) -> Any:
+def _key_wanted(service: Service) -> list[Any]:
+    """The dependencies of a route that is not for everyone."""
+
     def check(credentials: Credentials) -> None:
-        if service.keys and not service.keys.admit(credentials.credentials if credentials else ""):
+        if not service.keys.admit(credentials.credentials if credentials else ""):
             raise Problem(
                 401,
                 "an API key is wanted: Authorization: Bearer KEY",
                 {"WWW-Authenticate": "Bearer"},
             )
 
-    return Depends(check)
+    return [Depends(check)] if service.keys else []
+
+
+def _rules(service: Service) -> Any:
+    """What gives `/v1/gate` its rules: the server, or each request where the server has none."""
+
+    def own(request: Request) -> Gate | None:
+        if "min_score" in request.query_params:
+            raise Problem(400, "this server has a policy of its own: leave min_score out")
+        return service.gate
+
+    def brought(min_score: MinScore) -> Gate:
+        return Gate(min_score=min_score)
+
+    return Depends(brought if service.gate is None else own)
 
 
 def _add_questions(app: FastAPI, service: Service) -> None:
-    key = _key_check(service)
+    wanted, rules_of_gate = _key_wanted(service), _rules(service)
     fetches = bool(service.settings.fetch_from)
     common = problems(400, 401, 403, 408, 413, 415, 429, 500)
     scoring = body(fetches=fetches, raw=True, **SCORE_FIELDS)
@@ -119,9 +133,9 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/score",
-        dependencies=[key],
+        dependencies=wanted,
         response_model=Scores,
-        responses={**common, 422: {"model": Scores, "description": "no picture has a score"}},
+        responses={**common, 422: {"model": Scores, **problems(422)[422]}},
         openapi_extra=scoring,
         summary="Score one or several pictures",
     )
@@ -134,23 +148,22 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/gate",
-        dependencies=[key],
+        dependencies=wanted,
         response_model=Verdicts,
         responses={**common, **problems(422)},
         openapi_extra=scoring,
         summary="Accept or reject one or several pictures",
     )
-    async def gate(request: Request, min_score: MinScore = None, map: Map = False) -> Response:
+    async def gate(request: Request, rules: Any = rules_of_gate, map: Map = False) -> Response:
         """As `/v1/score`, with the verdict of the server's policy. A rejection is no error: the
         status is 200. A picture that cannot be scored is rejected, unless the policy says
         otherwise."""
-        rules = service.gate_for(min_score)
         concluded = await service.score(request, rules)
         return JSONResponse({"results": _rows(concluded, map)})
 
     @app.post(
         "/v1/compare",
-        dependencies=[key],
+        dependencies=wanted,
         response_model=Compared,
         responses={**common, **problems(422)},
         openapi_extra=comparing,
@@ -195,21 +208,28 @@ def _status(concluded: Sequence[tuple[Report, Verdict | None]]) -> int:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
-    key = _key_check(service)
+    wanted = _key_wanted(service)
 
     @app.get("/healthz", response_model=State, summary="Whether the process runs")
     async def healthz() -> Response:
         return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", response_model=State, summary="Whether it can score")
+    @app.get(
+        "/readyz",
+        response_model=State,
+        responses=problems(503),
+        summary="Whether it scores",
+    )
     async def readyz() -> Response:
         """It answers once the scorer is loaded and has scored; while it shuts down, it takes no
-        connections."""
+        connections. A full queue is no reason not to be ready."""
+        if service.engine.stalled > STALLED_SECONDS:
+            raise Problem(503, f"no picture was answered for {service.engine.stalled:.0f} s")
         return JSONResponse({"status": "ready"})
 
     @app.get(
         "/metrics",
-        dependencies=[key],
+        dependencies=wanted,
         response_class=Response,
         responses={
             200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -222,7 +242,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/v1/about",
-        dependencies=[key],
+        dependencies=wanted,
         response_model=About,
         responses=problems(401),
         summary="What this server does",

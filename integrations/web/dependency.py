@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import HTTPException, UploadFile
 
-from qinsight_plugin.errors import BusyError, ImageError, ImageTooLargeError
+from qinsight_plugin.errors import BusyError, ConfigError
 from qinsight_plugin.records import Report, Verdict
-from qinsight_plugin.serving import Engine, Picture
+from qinsight_plugin.serving import Engine, Picture, shared_engine
 
 from .settings import MIB, Settings
 
@@ -34,7 +33,7 @@ class Accepted:
 
 class ImageGate:
     """A FastAPI dependency: lets an uploaded picture through to the route, or answers 422 with the
-    reasons. Decodes in processes of its own, which start with the first picture::
+    reasons. Pictures are decoded in processes that can be killed; they start with the first one::
 
         gate = ImageGate(min_score=3.2)
 
@@ -48,7 +47,7 @@ class ImageGate:
         policy: a file with the rules.
         min_score: the only rule, instead.
         max_bytes: of a file.
-        engine: shared by several gates; one of its own when None.
+        engine: with limits of one's own; the one that the process shares when None.
 
     Raises:
         ConfigError: there is no rule, or an impossible one.
@@ -66,20 +65,17 @@ class ImageGate:
             policy=None if policy is None else Path(policy), min_score=min_score
         ).gate()
         if found is None:
-            from qinsight_plugin.errors import ConfigError
-
             raise ConfigError("a gate needs a policy or a min_score")
         self._gate = found
         self._max_bytes = max_bytes
         self._engine = engine
-        self._lock = threading.Lock()
 
     async def __call__(self, image: UploadFile) -> Accepted:
         data = await image.read(self._max_bytes + 1)
         name = image.filename or "image"
         if len(data) > self._max_bytes:
             raise HTTPException(413, f"the picture has more than {self._max_bytes} bytes")
-        engine = await asyncio.to_thread(self._started)
+        engine = self._engine or await asyncio.to_thread(shared_engine)
         try:
             (asked,) = engine.submit([Picture(data, name)])
         except BusyError as error:
@@ -91,10 +87,3 @@ class ImageGate:
         if not verdict.accepted:
             raise HTTPException(422, {"reasons": list(verdict.reasons)})
         return Accepted(data, name, report, verdict)
-
-    def _started(self) -> Engine:
-        with self._lock:
-            if self._engine is None:
-                self._engine = Engine()
-                self._engine.pipeline.require_judgeable()
-            return self._engine

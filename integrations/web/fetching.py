@@ -113,13 +113,12 @@ class _Elsewhere:
 
 
 async def _get(pool: httpcore.AsyncConnectionPool, url: str, limit: int) -> bytes | _Elsewhere:
-    headers = {"User-Agent": "qinsight", "Accept": "image/*", "Accept-Encoding": "identity"}
+    headers = [("User-Agent", "qinsight"), ("Accept", "image/*"), ("Accept-Encoding", "identity")]
     try:
         async with pool.stream("GET", url, headers=headers) as response:
             if response.status in _REDIRECTS:
-                location = dict(response.headers).get(b"location") or dict(
-                    (name.lower(), value) for name, value in response.headers
-                ).get(b"location", b"")
+                found = {name.lower(): value for name, value in response.headers}
+                location = found.get(b"location", b"")
                 return _Elsewhere(location.decode("ascii", "replace"))
             if response.status != 200:
                 raise FetchError(f"the host answered {response.status}")

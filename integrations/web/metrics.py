@@ -57,7 +57,7 @@ class Metrics(Events):
         self.lost_lines = counter("qinsight_log_lines_lost", "That could not be written.")
 
     def text(self) -> bytes:
-        return generate_latest(self._registry)
+        return bytes(generate_latest(self._registry))
 
     def decoded(self, seconds: float) -> None:
         self._decode.observe(seconds)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from qinsight_plugin.records import ACR_LEVELS
 
 from .problems import MEDIA_TYPE
-from .uploads import A, B, IMAGE, REFERENCE
+from .uploads import IMAGE, REFERENCE, A, B
 
 _EXAMPLE: dict[str, Any] = {
     "source": "photo.jpg",
@@ -168,6 +168,7 @@ _WHEN = {
     422: "no picture can be used",
     429: "the queue is full; `Retry-After` says when to try again",
     500: "a plugin or the scorer failed",
+    503: "pictures wait, and none is answered",
 }
 
 
@@ -188,7 +189,7 @@ def body(*, fetches: bool, raw: bool, **fields: str) -> dict[str, Any]:
         raw: whether the body may be one picture.
         fields: the names of the files; "one", "many" or "optional".
     """
-    file = {"type": "string", "format": "binary"}
+    file = {"type": "string", "contentMediaType": "application/octet-stream"}
     address = {"type": "string", "format": "uri"}
 
     def shape(item: dict[str, Any]) -> dict[str, Any]:
@@ -206,10 +207,10 @@ def body(*, fetches: bool, raw: bool, **fields: str) -> dict[str, Any]:
 
     content: dict[str, Any] = {"multipart/form-data": {"schema": shape(file)}}
     if raw:
-        content["application/octet-stream"] = {"schema": file}
-        content["image/jpeg"] = {"schema": file}
+        # OpenAPI 3.1: bytes have no schema.
+        content |= {"application/octet-stream": {}, "image/jpeg": {}}
     if fetches:
-        example = {name: "https://example.org/photo.jpg" for name in fields}
+        example = dict.fromkeys(fields, "https://example.org/photo.jpg")
         content["application/json"] = {"schema": shape(address), "example": example}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from qinsight_plugin.errors import ConfigError, QInsightError
-from qinsight_plugin.gate import check_gate
+from qinsight_plugin.errors import QInsightError
 from qinsight_plugin.records import Comparison, Gate, Report, Verdict
 from qinsight_plugin.serving import Engine, Picture
 
@@ -21,12 +20,10 @@ from .keys import Keys
 from .logs import say
 from .metrics import Metrics
 from .settings import Settings
-from .uploads import A, B, IMAGE, REFERENCE, Bodies, Upload, received
+from .uploads import IMAGE, REFERENCE, A, B, Bodies, Upload, received
 
 T = TypeVar("T")
-_SMALLEST = (
-    b"P6 64 64 255\n" + bytes(range(192)) * 64
-)  # a picture that needs no encoder: 64x64, PPM
+_SMALLEST = b"P6 64 64 255\n" + bytes(range(192)) * 64  # a picture that needs no encoder
 
 
 @dataclass
@@ -83,20 +80,6 @@ class Service:
 
     def close(self) -> None:
         self.engine.close()
-
-    def gate_for(self, min_score: float | None) -> Gate:
-        """The server's gate, or the one that a request brings where the server has none.
-
-        Raises:
-            ConfigError: there are two of them, or none.
-        """
-        if self.gate is not None:
-            if min_score is not None:
-                raise ConfigError("this server has a policy of its own: leave min_score out")
-            return self.gate
-        if min_score is None:
-            raise ConfigError("this server has no policy: add ?min_score=3.2, or another number")
-        return check_gate(Gate(min_score=min_score))
 
     async def score(
         self, request: Request, gate: Gate | None = None
@@ -168,7 +151,8 @@ async def unless_gone(request: Request, futures: Sequence[Future[T]]) -> list[T]
     work = asyncio.gather(*map(asyncio.wrap_future, futures))
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {work, gone}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             return work.result()
         raise ClientDisconnect()

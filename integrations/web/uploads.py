@@ -163,7 +163,10 @@ async def _read(
             415, f"send multipart/form-data with the files {', '.join(map(repr, fields))}"
         )
     elif kind in ("", "application/octet-stream") or kind.startswith("image/"):
-        upload.add(IMAGE, Picture(b"".join([c async for c in chunks]), IMAGE))
+        data = b"".join([c async for c in chunks])
+        if not data:
+            raise Problem(400, "the request has no body: send a picture")
+        upload.add(IMAGE, Picture(data, IMAGE))
     else:
         raise Problem(
             415,

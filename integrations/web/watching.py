@@ -64,9 +64,7 @@ class Watching:
             self._metrics.answered(route_of(scope), status, seconds)
             self._log(scope, identity, status, seconds, told)
 
-    def _log(
-        self, scope: Scope, identity: bytes, status: int, seconds: float, told: Told
-    ) -> None:
+    def _log(self, scope: Scope, identity: bytes, status: int, seconds: float, told: Told) -> None:
         counts: dict[str, Any] = {name: n for name, n in asdict(told).items() if n}
         say(
             "request",

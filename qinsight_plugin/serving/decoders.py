@@ -28,7 +28,7 @@ _START_SECONDS = 60.0
 _PIPE = 1 << 20
 
 # A pool of threads in each process would only take memory.
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class DecoderPool:

@@ -1,7 +1,7 @@
 """The process in which strangers' pictures are decoded: `python -m` this, over standard input.
 
-It may not write files, and what it may take is limited by the kernel, too. It trusts nothing but its
-parent, which kills it when it takes too long.
+It may not write files, and the kernel limits what it may take. Its parent kills it when it takes
+too long.
 """
 
 from __future__ import annotations

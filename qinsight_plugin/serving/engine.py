@@ -2,7 +2,8 @@
 
     submit -> (decode in a process that can be killed) -> (wait for a batch) -> score -> Report
 
-Whatever was accepted is answered exactly once: by a report, which may hold an error, or by an error.
+Whatever was accepted is answered exactly once: by a report, which may hold an error, or by an
+error.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Engine:
         self.capacity = capacity
         self._events = events or Events()
         self._inside = 0
+        self._progress = time.monotonic()
         self._answered: deque[float] = deque(maxlen=_REMEMBERED)
         self._change = threading.Condition()
         self._pool = DecoderPool(decoders or cores, limits or Limits(), self._events)
@@ -103,6 +105,11 @@ class Engine:
     def inside(self) -> int:
         """Pictures at work or waiting."""
         return self._inside
+
+    @property
+    def stalled(self) -> float:
+        """Seconds for which pictures have been inside and none was answered."""
+        return time.monotonic() - self._progress if self._inside else 0.0
 
     def require_room(self, pictures: int = 1) -> None:
         """
@@ -186,18 +193,21 @@ class Engine:
     def _accept(self, asked: Sequence[tuple[Picture, ...]], ask: Ask | None) -> list[_Job]:
         with self._change:
             self.require_room(len(asked))
+            if not self._inside:
+                self._progress = time.monotonic()
             self._inside += len(asked)
         jobs = [_Job(pictures, self.pipeline, ask) for pictures in asked]
         for job in jobs:
             job.outcome.add_done_callback(self._leave)
-            self._decoding.submit(self._decode, job)
+            self._decoding.submit(self._begin, job)
         return jobs
 
     def _leave(self, outcome: Future[Any]) -> None:
         with self._change:
             self._inside -= 1
             if not outcome.cancelled():
-                self._answered.append(time.monotonic())
+                self._progress = time.monotonic()
+                self._answered.append(self._progress)
             self._change.notify_all()
 
     def _retry_after(self) -> int:
@@ -207,23 +217,25 @@ class Engine:
         rate = (len(self._answered) - 1) / max(self._answered[-1] - self._answered[0], 1e-3)
         return max(1, min(_LONGEST_WAIT, math.ceil(self._inside / 2 / rate)))
 
-    def _decode(self, job: _Job) -> None:
+    def _begin(self, job: _Job) -> None:
+        """In a decoding thread: decode, and join a batch."""
         if job.outcome.cancelled():
             return
-        begin = time.perf_counter()
-        failed: BaseException | None = None
         try:
-            spec = job.pipeline.scorer.spec
-            job.images = [self._pool.decode(p.data, p.name, spec) for p in job.pictures]
+            self._decode(job)
+            (answer,) = self._batcher.enqueue([job])
         except BaseException as error:  # whatever it is, whoever asked is told
-            failed = error
-        job.decoding = time.perf_counter() - begin
-        self._events.decoded(job.decoding)
-        if failed is not None:
-            settle(job, self._refusal(job, failed))
-            return
-        (answer,) = self._batcher.enqueue([job])
-        answer.add_done_callback(lambda done: settle(job, done.exception() or done.result()))
+            settle(job, self._refusal(job, error))
+        else:
+            answer.add_done_callback(lambda done: settle(job, done.exception() or done.result()))
+
+    def _decode(self, job: _Job) -> None:
+        begin, spec = time.perf_counter(), job.pipeline.scorer.spec
+        try:
+            job.images = [self._pool.decode(p.data, p.name, spec) for p in job.pictures]
+        finally:
+            job.decoding = time.perf_counter() - begin
+            self._events.decoded(job.decoding)
 
     def _refusal(self, job: _Job, error: BaseException) -> Report | BaseException:
         scoring = job.ask in (None, report_against)
@@ -235,7 +247,7 @@ class Engine:
         """The answers, or errors, of a batch; what nobody waits for any more is left out."""
         now = time.perf_counter()
         wanted = [job for job in jobs if not job.outcome.cancelled()]
-        answers: dict[_Job, Any] = {job: None for job in jobs}
+        answers: dict[_Job, Any] = dict.fromkeys(jobs)
         for job in wanted:
             self._events.waited(now - job.accepted - job.decoding)
         for (pipeline, ask), group in groupby(wanted, key=lambda job: (job.pipeline, job.ask)):

@@ -10,7 +10,7 @@ class Events:
         """A picture was decoded, or found impossible to decode."""
 
     def waited(self, seconds: float) -> None:
-        """A picture was taken up by the scorer, so long after it was accepted, decoding left out."""
+        """The scorer took a picture up, so long after it was accepted, decoding left out."""
 
     def scored(self, seconds: float, pictures: int) -> None:
         """The scorer answered a batch."""
