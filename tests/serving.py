@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -44,9 +45,22 @@ class Server:
 
     def decoders(self) -> list[int]:
         """The process ids of its decoding processes."""
-        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        found = [int(pid) for path in children for pid in path.read_text().split()]
+        found: list[int] = []
+        for path in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            with suppress(OSError):  # a thread that has just ended
+                found += map(int, path.read_text().split())
         return [pid for pid in found if b"decoding_process" in command_line(pid)]
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        found = [line.rsplit(" ", 1) for line in lines if re.match(rf"{name}[ {{]", line)]
+        return sum(float(value) for _, value in found)
+
+    def cpu(self) -> float:
+        """Seconds of CPU time that it and its decoding processes have taken."""
+        return sum(map(cpu_seconds, [self.process.pid, *self.decoders()]))
 
     def memory(self) -> int:
         """Resident bytes of the server and its decoding processes."""
@@ -67,6 +81,13 @@ def resident(pid: int) -> int:
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
         return int(found[1]) * 1024 if found else 0
     return 0
+
+
+def cpu_seconds(pid: int) -> float:
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 @contextmanager
@@ -127,8 +148,10 @@ def _started(server: Server, lines: IO[bytes]) -> int:
 
 def _read(server: Server, lines: IO[bytes]) -> None:
     for line in lines:
-        with suppress(ValueError):
+        try:
             server.log.append(json.loads(line))
+        except ValueError:  # whatever a dying process says
+            server.log.append({"event": "noise", "text": line.decode(errors="replace")})
 
 
 def jpegs(count: int, side: int = 512, quality: int = 90) -> list[bytes]:
@@ -179,7 +202,8 @@ class Client:
         Raises:
             OSError, EOFError: there was no answer.
         """
-        if self._streams is None:
+        if self._streams is None or self._streams[0].at_eof():  # closed for idleness
+            self.close()
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         head = (

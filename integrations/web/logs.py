@@ -39,13 +39,13 @@ class LossyHandler(logging.StreamHandler[TextIO]):
 
 
 def write_logs(lost: Callable[[], None]) -> None:
-    """Send this server's log, and uvicorn's warnings, to standard error."""
-    handler = LossyHandler(sys.stderr, lost)
-    for name, level in ((LOGGER, logging.INFO), ("uvicorn.error", logging.WARNING)):
-        log = logging.getLogger(name)
-        log.handlers = [handler]
-        log.setLevel(level)
-        log.propagate = False
+    """Send this server's log, and everybody's warnings, to standard error."""
+    root = logging.getLogger()
+    root.handlers = [LossyHandler(sys.stderr, lost)]
+    root.setLevel(logging.WARNING)
+    logger.setLevel(logging.INFO)
+    # It warns of each body that is not well formed, and quotes from it.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def say(event: str, *, level: int = logging.INFO, **fields: Any) -> None:

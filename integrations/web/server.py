@@ -22,6 +22,7 @@ CONNECTIONS = 512
 """Most connections at once; above it a client is answered 503."""
 
 KEEP_ALIVE_SECONDS = 15
+BACKLOG = 1024
 
 
 def run(
@@ -92,6 +93,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(found[0], socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(found[4])
+        listening.listen(BACKLOG)  # before the log says so
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ServingError(

@@ -25,6 +25,7 @@ from qinsight_plugin.serving.limits import Limits
 
 _MODULE = "qinsight_plugin.serving.decoding_process"
 _START_SECONDS = 60.0
+_STARTS = 5  # that are tried in a row
 _PIPE = 1 << 20
 
 # A pool of threads in each process would only take memory.
@@ -74,6 +75,7 @@ class DecoderPool:
     def _ask(self, request: dict[str, Any], data: bytes, name: str) -> Image:
         decoder = self._idle.get()
         try:
+            decoder = self._living(decoder)
             answer, pixels = decoder.ask(request, data)
         except _TookTooLong as error:
             self._events.decoder_ended("time")
@@ -84,15 +86,27 @@ class DecoderPool:
             self._events.decoder_ended("died")
             raise
         finally:
-            if not decoder.alive:
-                decoder.close()
-                decoder = _Decoder(self._limits)
-            self._idle.put(decoder)
+            self._idle.put(decoder if decoder.alive else self._replaced(decoder))
         if answer.get("spent"):
             self._events.decoder_ended("memory")
         if "error" in answer:
             raise _error_of(answer, name)
         return _image_of(answer, pixels, name)
+
+    def _living(self, decoder: _Decoder) -> _Decoder:
+        """This one, or another one if it has ended: for that no picture is to blame."""
+        for _ in range(_STARTS):
+            if decoder.start():
+                return decoder
+            self._events.decoder_ended("died")
+            decoder = self._replaced(decoder)
+        raise ServingError(
+            f"decoding processes do not start; `{sys.executable} -m {_MODULE} 1024 10` tells why"
+        )
+
+    def _replaced(self, decoder: _Decoder) -> _Decoder:
+        decoder.close()
+        return _Decoder(self._limits)
 
     def close(self) -> None:
         """End the processes, each as soon as it is idle."""
@@ -130,14 +144,23 @@ class _Decoder:
         self._ready = False
         self.alive = True
 
+    def start(self) -> bool:
+        """Wait until it is ready; whether it is."""
+        try:
+            if self._process.poll() is not None:
+                raise EOFError
+            if not self._ready:
+                self._within(_START_SECONDS)
+                self._ready = True
+        except (OSError, EOFError, ValueError, _TookTooLong):
+            self.alive = False
+        return self.alive
+
     def ask(self, request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytearray]:
         """
         Raises:
             _TookTooLong, _Ended: it is dead now.
-            ServingError: it never lived.
         """
-        if not self._ready:
-            self._await_start()
         try:
             answer, pixels = self._within(self._seconds, request, data)
         except (OSError, EOFError, ValueError) as error:
@@ -145,17 +168,6 @@ class _Decoder:
             raise _Ended from error
         self.alive = not answer.get("spent", False)
         return answer, pixels
-
-    def _await_start(self) -> None:
-        try:
-            self._within(_START_SECONDS)
-        except (OSError, EOFError, ValueError, _TookTooLong) as error:
-            self.alive = False
-            raise ServingError(
-                f"a decoding process does not start; `{sys.executable} -m {_MODULE} 1024 10` "
-                "tells why"
-            ) from error
-        self._ready = True
 
     def _within(
         self, seconds: float, request: dict[str, Any] | None = None, data: bytes = b""
