@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import sys
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,16 +50,15 @@ class Run:
 
     def line(self) -> str:
         accepted = np.array(self.seconds) * 1000
-        low, high = np.array(self.memory[len(self.memory) // 4 :] or [0]) / 2**20, 0
+        memory = np.array(self.memory[len(self.memory) // 4 :] or [0]) / 2**20
         p50, p99 = np.quantile(accepted, [0.5, 0.99])
         rest = {status: n for status, n in self.statuses.items() if status not in (0, 200, 429)}
-        del high
         return (
             f"{sum(self.statuses.values())} requests in {self.took:.0f} s: "
             f"{self.statuses[200]} accepted ({self.rate:.1f}/s), {self.statuses[429]} times 429, "
             f"others {rest or 'none'}, lost {self.statuses[0]}, wrong {self.wrong}; accepted ones "
             f"took {p50:.0f} ms (median), {p99:.0f} ms (99th percentile); memory after the first "
-            f"quarter {low.min():.0f} to {low.max():.0f} MiB, ended at {low[-1]:.0f}"
+            f"quarter {memory.min():.0f} to {memory.max():.0f} MiB, {memory[-1]:.0f} at the end"
         )
 
 
@@ -89,7 +92,7 @@ class Load:
             while time.perf_counter() < end:
                 await asyncio.sleep(await self.one(connection, FILES[turn % len(FILES)]))
                 turn += 1
-            connection.close()
+            await connection.close()
 
         return await self._watched([client(number) for number in range(clients)])
 
@@ -114,7 +117,7 @@ class Load:
 
         run = await self._watched([arrivals()])
         for client in idle:
-            client.close()
+            await client.close()
         return run
 
     async def _watched(self, work: list[object]) -> Run:
@@ -131,12 +134,26 @@ class Load:
             await asyncio.sleep(1)
 
 
-def bare(scorer: str, seconds: float) -> float:
-    """Pictures a second of `score_many` in this process."""
-    begin, done = time.perf_counter(), 0
+class Measured(NamedTuple):
+    rate: float  # pictures a second
+    cpu: float  # milliseconds of CPU time a picture, the client's included
+
+
+def bare(scorer: str, seconds: float) -> Measured:
+    """`score_many` in this process."""
+    begin, cpu, done = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - begin < seconds:
         done += sum(1 for _ in qi.score_many(FILES, scorer=scorer))
-    return done / (time.perf_counter() - begin)
+    took = time.perf_counter() - begin
+    return Measured(done / took, 1000 * (time.process_time() - cpu) / done)
+
+
+def served(server: Server, expected: dict[bytes, float], seconds: float) -> Measured:
+    """A server that is kept busy from this process."""
+    cpu = time.process_time() + server.cpu()
+    run = asyncio.run(Load(server, expected).closed(16, seconds))
+    cpu = time.process_time() + server.cpu() - cpu
+    return Measured(run.rate, 1000 * cpu / run.statuses[200])
 
 
 def ratio(pairs: list[tuple[float, float]]) -> str:
@@ -145,7 +162,7 @@ def ratio(pairs: list[tuple[float, float]]) -> str:
     draws = np.random.default_rng(0).integers(0, len(rates), (10_000, len(rates)))
     low, high = np.quantile(rates[draws, 0].sum(1) / rates[draws, 1].sum(1), [0.025, 0.975])
     a, b = rates.mean(0)
-    return f"{a:.1f} / {b:.1f} a second = {a / b:.3f} [{low:.3f}, {high:.3f}], {len(rates)} rounds"
+    return f"{a:.1f} / {b:.1f} = {a / b:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def measure(seconds: float, scorer: str, rounds: int = ROUNDS, turn: float = 10.0) -> None:
@@ -155,24 +172,44 @@ def measure(seconds: float, scorer: str, rounds: int = ROUNDS, turn: float = 10.
     }
     options = ("--scorer", scorer, "--capacity", str(QUEUE))
     with serving(*options) as server, serving(*options, "--batch", "1") as unbatched:
-
-        def closed(where: Server, clients: int, span: float) -> Run:
-            return asyncio.run(Load(where, expected).closed(clients, span))
-
         for where in (server, unbatched):
-            closed(where, 8, 2.0)
-        against_bare, against_unbatched = [], []
-        for _ in range(rounds):
-            served = closed(server, 16, turn).rate
-            against_bare.append((served, bare(scorer, turn)))
-            against_unbatched.append((served, closed(unbatched, 16, turn).rate))
-        print(f"{scorer}: server / bare scorer: {ratio(against_bare)}")
-        print(f"{scorer}: batches of up to 8 / of 1: {ratio(against_unbatched)}", flush=True)
-        capacity = float(np.mean([served for served, _ in against_bare]))
-        print(f"closed loop, {2 * QUEUE} clients for a queue of {QUEUE}:")
-        print("  " + closed(server, 2 * QUEUE, seconds).line(), flush=True)
-        print(f"open loop, {2 * capacity:.1f} requests a second:")
-        print("  " + asyncio.run(Load(server, expected).open(2 * capacity, seconds)).line())
+            served(where, expected, 2.0)
+        turns = [
+            (
+                served(server, expected, turn),
+                bare(scorer, turn),
+                served(unbatched, expected, turn),
+            )
+            for _ in range(rounds)
+        ]
+        print(f"{scorer}, {rounds} rounds of {turn:g} s each")
+        print("  served / bare, a second: " + ratio([(s.rate, b.rate) for s, b, _ in turns]))
+        print("  bare / served, CPU ms: " + ratio([(b.cpu, s.cpu) for s, b, _ in turns]))
+        print("  batches of 8 / of 1, a second: " + ratio([(s.rate, u.rate) for s, _, u in turns]))
+        capacity = float(np.mean([s.rate for s, _, _ in turns]))
+        print(f"closed loop, {2 * QUEUE} clients for a queue of {QUEUE}:", flush=True)
+        overload(server, Load(server, expected).closed(2 * QUEUE, seconds))
+        print(f"open loop, {2 * capacity:.1f} requests a second:", flush=True)
+        overload(server, Load(server, expected).open(2 * capacity, seconds))
+
+
+def overload(server: Server, work: Coroutine[Any, Any, Run]) -> None:
+    """Do it, print it, and hold what the clients counted against what the server did."""
+    before = counted(server)
+    run = asyncio.run(work)
+    after = counted(server)
+    after.subtract(before)
+    print("  " + run.line())
+    agree = all(after[status] == run.statuses[status] for status in (200, 429))
+    print(f"  the server counts {'the same' if agree else dict(after)}", flush=True)
+
+
+def counted(server: Server) -> Counter[int]:
+    """Answers to /v1/score by status, as the server's metrics tell."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=60) as answer:
+        text = answer.read().decode()
+    found = re.findall(r'qinsight_requests_total{route="/v1/score",status="(\d+)"} (\S+)', text)
+    return Counter({int(status): int(float(number)) for status, number in found})
 
 
 def main() -> None:

@@ -203,7 +203,7 @@ class Client:
             OSError, EOFError: there was no answer.
         """
         if self._streams is None or self._streams[0].at_eof():  # closed for idleness
-            self.close()
+            await self.close()
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         head = (
@@ -214,13 +214,33 @@ class Client:
             writer.write(head.encode() + body)
             return await read_answer(reader)
         except (OSError, EOFError):
-            self.close()
+            await self.close()
             raise
 
-    def close(self) -> None:
+    async def close(self) -> None:
         if self._streams is not None:
-            self._streams[1].close()
+            await hang_up(self._streams[1])
             self._streams = None
+
+
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close, and wait until that is done."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
+def post(port: int, path: str, body: bytes, kind: str = "image/jpeg") -> Answer:
+    """One request over a connection of its own."""
+
+    async def once() -> Answer:
+        client = Client(port)
+        try:
+            return await client.post(path, body, kind)
+        finally:
+            await client.close()
+
+    return asyncio.run(once())
 
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer:

@@ -25,15 +25,13 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 def is_private(address: IPAddress) -> bool:
-    """Whether an address is anything but a public one, also when IPv6 merely wraps it."""
+    """Whether an address is anything but a public one; what IPv6 merely wraps decides for it."""
     if isinstance(address, ipaddress.IPv6Address):
         wrapped = address.ipv4_mapped or address.sixtofour
-        if address.teredo:
-            wrapped = address.teredo[1]
         if address in _NAT64:
             wrapped = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if wrapped is not None and is_private(wrapped):
-            return True
+        if wrapped is not None:
+            return is_private(wrapped)
     return not address.is_global or address.is_multicast or address.is_reserved
 
 

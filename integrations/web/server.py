@@ -6,7 +6,6 @@ import ipaddress
 import signal
 import socket
 import threading
-from typing import Any
 
 import uvicorn
 
@@ -89,14 +88,11 @@ def listen(host: str, port: int) -> socket.socket:
         ServingError: the address is taken, or not this machine's.
     """
     try:
-        found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(found[0], socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(found[4])
-        listening.listen(BACKLOG)  # before the log says so
+        (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # It listens before the log says so.
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)  # type: ignore[arg-type]
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ServingError(
             f"cannot listen on {host}:{port}: {reason}; choose another --port or --host"
         ) from error
-    return listening

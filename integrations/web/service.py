@@ -148,17 +148,20 @@ async def unless_gone(request: Request, futures: Sequence[Future[T]]) -> list[T]
     Raises:
         ClientDisconnect: it did; what has not begun is not done.
     """
-    work = asyncio.gather(*map(asyncio.wrap_future, futures))
+    answers = [asyncio.wrap_future(future) for future in futures]
     gone = asyncio.ensure_future(_gone(request))
+    waiting: set[asyncio.Future[Any]] = {gone, *answers}
     try:
-        both: set[asyncio.Future[Any]] = {work, gone}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise ClientDisconnect()
+        while len(waiting) > 1:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if gone in done:
+                raise ClientDisconnect()
+        for failed in [error for answer in answers if (error := answer.exception())]:
+            raise failed
+        return [answer.result() for answer in answers]
     finally:
-        gone.cancel()
-        work.cancel()
+        for future in (gone, *answers):
+            future.cancel()  # does nothing to those that are done
 
 
 async def _gone(request: Request) -> None:
