@@ -107,7 +107,8 @@ def host() -> Iterator[str]:
 def get(host: str, path: str, **settings: Any) -> bytes:
     """Fetch from a host of this machine, which must be allowed on purpose."""
     fetcher = Fetcher([host, "localhost:1"], settings.pop("seconds", 10), **settings)
-    return asyncio.run(fetcher.fetch(f"http://{host}/{path}", LIMIT))
+    fetched: bytes = asyncio.run(fetcher.fetch(f"http://{host}/{path}", LIMIT))
+    return fetched
 
 
 def nothing_refused(address: Any) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from . import faults, load
 from .serving import serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = pytest.mark.slow
 
 
 def test_a_killed_decoder_costs_no_answer() -> None:

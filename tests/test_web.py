@@ -7,6 +7,7 @@ import hmac
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import urllib.error
@@ -21,13 +22,14 @@ from PIL import Image
 from qinsight_plugin.integrations.web.app import PAGE, create_app
 from qinsight_plugin.integrations.web.keys import Keys
 from qinsight_plugin.integrations.web.logs import JsonLines, LossyHandler
-from qinsight_plugin.integrations.web.metrics import objections
+from qinsight_plugin.integrations.web.metrics import Metrics, objections
 from qinsight_plugin.integrations.web.schemas import Compared, Scores, Trouble, Verdicts
 from qinsight_plugin.integrations.web.server import is_loopback, listen, run
 from qinsight_plugin.integrations.web.settings import Settings
 
 import qinsight_plugin as qi
 from qinsight_plugin.cli.main import cli
+from qinsight_plugin.cli.serve_command import command
 from qinsight_plugin.errors import ConfigError, MissingExtraError, ServingError
 from qinsight_plugin.gate import judge_report
 from qinsight_plugin.records import Distortion, Gate, Report, Score, Verdict
@@ -428,3 +430,23 @@ def test_a_server_that_cannot_judge_does_not_start(tmp_path: Path) -> None:
     (tmp_path / "policy.toml").write_text("min_scor = 3")
     with pytest.raises(ConfigError, match="did you mean 'min_score'"):
         create_app(Settings(policy=tmp_path / "policy.toml"))
+
+
+def test_the_readme_names_every_option_and_every_metric() -> None:
+    text = (PAGE.parent.parent / "README.md").read_text("utf-8")
+    options = {name for option in command.params for name in option.opts if option.name != "help"}
+    assert set(re.findall(r"`(--[a-z-]+)`", text)) == options
+    metrics = Metrics(lambda: 0, 1)
+    known = set(re.findall(r"^# TYPE (qinsight_\w+) ", metrics.text().decode(), re.MULTILINE))
+    named = set(re.findall(r"`(qinsight_\w+)", text))
+    assert named == {name for name in known if not name.endswith("_created")}
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_runs() -> None:
+    text = (PAGE.parent.parent / "README.md").read_text("utf-8")
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        setting = "from django.conf import settings\nsettings.configure()\n"
+        code = (setting if "django" in block else "") + block
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr.decode()

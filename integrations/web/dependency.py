@@ -75,7 +75,9 @@ class ImageGate:
         name = image.filename or "image"
         if len(data) > self._max_bytes:
             raise HTTPException(413, f"the picture has more than {self._max_bytes} bytes")
-        engine = self._engine or await asyncio.to_thread(shared_engine)
+        engine = self._engine
+        if engine is None:  # loading takes a while: not in the event loop
+            engine = await asyncio.to_thread(shared_engine)
         try:
             (asked,) = engine.submit([Picture(data, name)])
         except BusyError as error:

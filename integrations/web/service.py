@@ -149,7 +149,7 @@ async def unless_gone(request: Request, futures: Sequence[Future[T]]) -> list[T]
         ClientDisconnect: it did; what has not begun is not done.
     """
     answers = [asyncio.wrap_future(future) for future in futures]
-    gone = asyncio.ensure_future(_gone(request))
+    gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
     waiting: set[asyncio.Future[Any]] = {gone, *answers}
     try:
         while len(waiting) > 1:
@@ -160,8 +160,9 @@ async def unless_gone(request: Request, futures: Sequence[Future[T]]) -> list[T]
             raise failed
         return [answer.result() for answer in answers]
     finally:
-        for future in (gone, *answers):
-            future.cancel()  # does nothing to those that are done
+        gone.cancel()
+        for answer in answers:
+            answer.cancel()  # does nothing to those that are done
 
 
 async def _gone(request: Request) -> None:
