@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from qinsight_plugin.errors import (
     ImageTooLargeError,
     ImageUnsupportedError,
     PluginError,
+    ServingError,
 )
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.records import Gate
@@ -146,10 +148,28 @@ def test_a_decoder_that_was_killed_while_idle_blames_no_picture() -> None:
         for _ in range(3):
             decoders.decode(small, "small", SPEC)
             decoder = decoders._idle.queue[0]
+            assert decoder._process is not None
             os.kill(decoder._process.pid, signal.SIGKILL)
             decoder._process.wait()
         assert decoders.decode(small, "small", SPEC).width == 512
     assert book.ended == ["died"] * 3
+
+
+@pytest.mark.slow
+def test_a_server_that_ails_rejects_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no decoder starts, there is an error, and no report that a gate could judge."""
+    with engine() as made:
+        picture = Picture(jpegs(1)[0])
+        assert made.submit([picture])[0].result().error is None
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+        decoder = made._pool._idle.queue[0]
+        assert decoder._process is not None
+        decoder._process.kill()
+        decoder._process.wait()
+        with pytest.raises(ServingError, match="do not start"):
+            made.submit([picture])[0].result()
+        monkeypatch.undo()
+        assert made.submit([picture])[0].result().error is None
 
 
 PLUGIN = """

@@ -256,7 +256,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
             policy=None if service.gate is None else asdict(service.gate),
             max_request=settings.max_request,
             max_pixels=settings.limits.pixels,
-            max_pictures=settings.max_pictures,
+            max_pictures=settings.most_pictures,
             fetches_from=list(settings.fetch_from),
         )
         return JSONResponse(told.model_dump())

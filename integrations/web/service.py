@@ -61,7 +61,6 @@ class Service:
             decoders=settings.decoders,
             events=self.metrics,
         )
-        self.engine.pipeline.require_judgeable()
         self.engine.submit([Picture(_SMALLEST)])[0].result()  # what cannot start, does not
 
     def reload(self) -> None:

@@ -26,11 +26,11 @@ class Settings:
         capacity: most pictures at work or waiting; what comes on top is answered 429.
         batch, lanes, decoders: see `Engine`.
         max_request: bytes of a request's body.
-        max_pictures: in one request.
+        max_pictures: in one request; never more than `capacity`.
         body_seconds: in which a body must have arrived.
         bodies_memory: bytes of all bodies together that are held at a time.
         fetch_from: hosts, or host:port, from which pictures are fetched; none: no fetching.
-        fetch_seconds: in which a fetch must be done.
+        fetch_seconds: in which all that a request names must have been fetched.
     """
 
     scorer: str = "student"
@@ -48,6 +48,11 @@ class Settings:
     bodies_memory: int = 256 * MIB
     fetch_from: tuple[str, ...] = ()
     fetch_seconds: float = 10.0
+
+    @property
+    def most_pictures(self) -> int:
+        """That a request may hold and the queue can take."""
+        return min(self.max_pictures, self.capacity)
 
     def gate(self) -> Gate | None:
         """

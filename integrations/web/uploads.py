@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from qinsight_plugin.errors import BusyError
+from qinsight_plugin.errors import BusyError, FetchError
 from qinsight_plugin.serving import Picture
 
 from .fetching import Fetcher
@@ -129,7 +129,12 @@ async def received(
                 f"the body did not arrive within {settings.body_seconds:g} s",
                 {"Connection": "close"},
             ) from None
-        await _fetch(upload, bodies, settings, fetcher)
+        try:
+            await asyncio.wait_for(
+                _fetch(upload, bodies, settings, fetcher), settings.fetch_seconds
+            )
+        except asyncio.TimeoutError as error:
+            raise FetchError(f"fetching took longer than {settings.fetch_seconds:g} s") from error
         yield upload
     finally:
         bodies.held -= upload.size
@@ -155,7 +160,7 @@ async def _read(
 ) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        await _read_multipart(request, chunks, upload, fields, settings.max_pictures)
+        await _read_multipart(request, chunks, upload, fields, settings.most_pictures)
     elif kind == "application/json":
         _read_addresses(b"".join([c async for c in chunks]), upload, fields, settings)
     elif IMAGE not in fields:
@@ -236,18 +241,19 @@ def _read_addresses(
             )
         for url in urls:
             upload.add(name, _Address(url))  # type: ignore[arg-type]
-    if upload.count > settings.max_pictures:
-        raise Problem(400, f"more than {settings.max_pictures} addresses: send fewer")
+    if upload.count > settings.most_pictures:
+        raise Problem(400, f"more than {settings.most_pictures} addresses: send fewer")
 
 
 async def _fetch(
     upload: Upload, bodies: Bodies, settings: Settings, fetcher: Fetcher | None
 ) -> None:
+    """Put pictures in the places of addresses; all together they are limited as a body is."""
     for found in upload.pictures.values():
         for position, address in enumerate(found):
             if isinstance(address, _Address):
                 assert fetcher is not None
-                data = await fetcher.fetch(address.url, settings.max_request)
+                data = await fetcher.fetch(address.url, settings.max_request - upload.size)
                 bodies.add(len(data))
                 upload.size += len(data)
                 found[position] = Picture(data, _name(address.url.partition("?")[0], IMAGE))

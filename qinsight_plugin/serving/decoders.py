@@ -75,7 +75,7 @@ class DecoderPool:
     def _ask(self, request: dict[str, Any], data: bytes, name: str) -> Image:
         decoder = self._idle.get()
         try:
-            decoder = self._living(decoder)
+            self._await_start(decoder)
             answer, pixels = decoder.ask(request, data)
         except _TookTooLong as error:
             self._events.decoder_ended("time")
@@ -86,27 +86,25 @@ class DecoderPool:
             self._events.decoder_ended("died")
             raise
         finally:
-            self._idle.put(decoder if decoder.alive else self._replaced(decoder))
+            if not decoder.alive:
+                decoder.restart()
+            self._idle.put(decoder)
         if answer.get("spent"):
             self._events.decoder_ended("memory")
         if "error" in answer:
             raise _error_of(answer, name)
         return _image_of(answer, pixels, name)
 
-    def _living(self, decoder: _Decoder) -> _Decoder:
-        """This one, or another one if it has ended: for that no picture is to blame."""
+    def _await_start(self, decoder: _Decoder) -> None:
+        """That it has ended since its last picture is not to be blamed on the next one."""
         for _ in range(_STARTS):
             if decoder.start():
-                return decoder
+                return
             self._events.decoder_ended("died")
-            decoder = self._replaced(decoder)
+            decoder.restart()
         raise ServingError(
             f"decoding processes do not start; `{sys.executable} -m {_MODULE} 1024 10` tells why"
         )
-
-    def _replaced(self, decoder: _Decoder) -> _Decoder:
-        decoder.close()
-        return _Decoder(self._limits)
 
     def close(self) -> None:
         """End the processes, each as soon as it is idle."""
@@ -123,17 +121,28 @@ class _TookTooLong(Exception):
 
 
 class _Decoder:
-    """One process, which starts at once and is waited for at its first picture. One at a time.
+    """One process at a time, and in it one picture at a time.
 
     Attributes:
-        alive: False once it has ended or is about to.
+        alive: False once the process has ended or is about to.
     """
 
     def __init__(self, limits: Limits) -> None:
-        arguments = [sys.executable, "-m", _MODULE, str(limits.memory), str(limits.seconds)]
-        self._seconds = limits.seconds
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """End the process, if there is one, and begin to start another."""
+        self.close()
+        self._process, self._ready, self.alive = None, False, True
+        with suppress(OSError):  # no memory, no process to be had: it is tried again when needed
+            self._launch()
+
+    def _launch(self) -> None:
+        limits = self._limits
         self._process = subprocess.Popen(
-            arguments,
+            [sys.executable, "-m", _MODULE, str(limits.memory), str(limits.seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a library's chatter about strangers' pictures
@@ -141,13 +150,13 @@ class _Decoder:
             pipesize=_PIPE,
             env={**os.environ, **_ONE_THREAD},
         )
-        self._ready = False
-        self.alive = True
 
     def start(self) -> bool:
-        """Wait until it is ready; whether it is."""
+        """Wait until the process is ready; whether it is."""
         try:
-            if self._process.poll() is not None:
+            if self._process is None:
+                self._launch()
+            if self._process is None or self._process.poll() is not None:
                 raise EOFError
             if not self._ready:
                 self._within(_START_SECONDS)
@@ -162,7 +171,7 @@ class _Decoder:
             _TookTooLong, _Ended: it is dead now.
         """
         try:
-            answer, pixels = self._within(self._seconds, request, data)
+            answer, pixels = self._within(self._limits.seconds, request, data)
         except (OSError, EOFError, ValueError) as error:
             self.alive = False
             raise _Ended from error
@@ -172,21 +181,23 @@ class _Decoder:
     def _within(
         self, seconds: float, request: dict[str, Any] | None = None, data: bytes = b""
     ) -> tuple[dict[str, Any], bytearray]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         late = threading.Event()
 
         def end() -> None:
             late.set()
-            self._process.kill()
+            process.kill()
 
         clock = threading.Timer(seconds, end)
         clock.daemon = True
         clock.start()
         try:
             if request is not None:
-                send(self._process.stdin, request, data)  # type: ignore[arg-type]
-            return receive(self._process.stdout)  # type: ignore[arg-type]
+                send(process.stdin, request, data)  # type: ignore[arg-type]
+            return receive(process.stdout)  # type: ignore[arg-type]
         except (OSError, EOFError) as error:
             if late.is_set():
                 self.alive = False
@@ -197,8 +208,9 @@ class _Decoder:
 
     def close(self) -> None:
         self.alive = False
-        with self._process:  # closes the pipes and waits
-            self._process.kill()
+        if self._process is not None:
+            with self._process:  # closes the pipes and waits
+                self._process.kill()
 
 
 def _error_of(answer: dict[str, Any], name: str) -> QInsightError:

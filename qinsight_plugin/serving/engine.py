@@ -20,7 +20,7 @@ from itertools import groupby
 from typing import Any
 
 from qinsight_plugin.batcher import Batcher
-from qinsight_plugin.errors import BusyError, QInsightError
+from qinsight_plugin.errors import BusyError, QInsightError, ServingError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline, compare_by
 from qinsight_plugin.plugins import new_host
 from qinsight_plugin.records import Comparison, Gate, Image, Report, Verdict
@@ -76,6 +76,7 @@ class Engine:
 
     Raises:
         ScorerUnknownError, WeightsError, MissingExtraError: from loading the scorer.
+        ConfigError, PluginError: a gate could not rely on the scorer or the plugins.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Engine:
         events: Events | None = None,
     ) -> None:
         cores = os.cpu_count() or 1
-        self.pipeline = Pipeline(scorer, new_host())
+        self.pipeline = gating(scorer)
         self.capacity = capacity
         self._events = events or Events()
         self._inside = 0
@@ -181,7 +182,7 @@ class Engine:
         Raises:
             QInsightError: why they do not load.
         """
-        self.pipeline = Pipeline(self.pipeline.name, new_host())
+        self.pipeline = gating(self.pipeline.name)
 
     def close(self) -> None:
         """Wait until all that was accepted is answered, then end the processes. Submit no more."""
@@ -238,8 +239,10 @@ class Engine:
             self._events.decoded(job.decoding)
 
     def _refusal(self, job: _Job, error: BaseException) -> Report | BaseException:
+        """A report with the error; or the error, where it is not the picture's: nothing is to be
+        rejected because a server ails."""
         scoring = job.ask in (None, report_against)
-        if scoring and isinstance(error, QInsightError):
+        if scoring and isinstance(error, QInsightError) and not isinstance(error, ServingError):
             return job.pipeline.failure(job.pictures[0].name, error)
         return error
 
@@ -266,6 +269,13 @@ class Engine:
             return ask(job.pipeline, job.images)
         except Exception as error:
             return self._refusal(job, error)
+
+
+def gating(scorer: str) -> Pipeline:
+    """A pipeline of its own, on which a gate can rely."""
+    pipeline = Pipeline(scorer, new_host())
+    pipeline.require_judgeable()
+    return pipeline
 
 
 def report_against(pipeline: Pipeline, images: Sequence[Image]) -> Report:

@@ -25,7 +25,6 @@ def shared_engine(scorer: str = DEFAULT_SCORER) -> Engine:
     with _lock:
         if key not in _engines:
             engine = Engine(scorer)
-            engine.pipeline.require_judgeable()
             atexit.register(engine.close)
             _engines[key] = engine
         return _engines[key]
