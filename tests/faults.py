@@ -309,11 +309,11 @@ def free_port() -> int:
 
 def main() -> None:
     for fault in (
-        lambda: killed_decoders(300),
-        lambda: hung_up(200),
-        lambda: slow_loris(200),
+        lambda: killed_decoders(60, 1.5),
+        lambda: hung_up(100),
+        lambda: slow_loris(100),
         full_disk,
-        lambda: swapped_model(300),
+        lambda: swapped_model(100, 1.0),
         lambda: ended_in_mid_work(32),
     ):
         print(fault(), flush=True)
