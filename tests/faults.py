@@ -57,6 +57,10 @@ def check_answers(answers: list[tuple[bytes, Answer | None]], right: dict[bytes,
     outcomes: Counter[str] = Counter()
     for data, answer in answers:
         assert answer is not None, "a request got no answer"
+        if answer.status == 500:  # they were killed faster than they can start
+            assert "decoding processes do not start" in answer.json()["detail"]
+            outcomes["told that none starts"] += 1
+            continue
         (row,) = answer.json()["results"]
         if row["error_type"] is None:
             assert abs(row["score"] - right[data]) < TOLERANCE

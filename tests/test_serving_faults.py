@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_killed_decoder_costs_no_answer() -> None:
-    told = faults.killed_decoders(30, pause=1.0)
+    told = faults.killed_decoders(30, pause=2.0)
     assert "scored" in told
 
 
