@@ -77,12 +77,13 @@ def killed_decoders(requests: int, pause: float = 2.0) -> str:
     async def kill(server: Server) -> None:
         nonlocal killed
         draw = random.Random(0)
+        await asyncio.sleep(0.2)
         while True:
-            await asyncio.sleep(pause)
             if decoders := server.decoders():
                 with suppress(ProcessLookupError):
                     os.kill(draw.choice(decoders), signal.SIGKILL)
                     killed += 1
+            await asyncio.sleep(pause)
 
     async def both(server: Server) -> list[tuple[bytes, Answer | None]]:
         killing = asyncio.ensure_future(kill(server))
@@ -92,10 +93,8 @@ def killed_decoders(requests: int, pause: float = 2.0) -> str:
 
     with serving() as server:
         told = check_answers(asyncio.run(both(server)), right)
-        noticed = server.metric("qinsight_decoders_ended_total")
         check_calm(server)
     assert killed
-    assert noticed
     return f"{killed} decoders killed during {requests} requests: {told}"
 
 
