@@ -49,10 +49,12 @@ def qinsight_register_rewards(register: Callable[[RewardSpec], None]) -> None:
 
 
 @hookimpl(trylast=True)
-def qinsight_decode_image(source: Source, max_pixels: int | None, min_side: int) -> Image:
+def qinsight_decode_image(
+    source: Source, max_pixels: int | None, min_side: int, limit: int
+) -> Image:
     from qinsight_plugin.decode import decode
 
-    return decode(source, max_pixels=max_pixels, min_side=min_side)
+    return decode(source, max_pixels=max_pixels, min_side=min_side, limit=limit)
 
 
 @hookimpl(trylast=True)

@@ -8,6 +8,7 @@
     │   ├── ImageDecodeError                     not an image, truncated, corrupt, bad array
     │   ├── ImageUnsupportedError                a format outside the allow-list
     │   ├── ImageTooLargeError                   over the pixel limit
+    │   ├── ImageTooCostlyError                  decoding takes more time or memory than allowed
     │   └── ImageTooSmallError                   under what the scorer can judge
     ├── ScorerError (RuntimeError)               a scorer did not give a usable score
     │   ├── ScorerUnknownError (LookupError)
@@ -24,6 +25,9 @@
     ├── VideoError (ValueError)                  this video cannot be used
     ├── LabelsError (ValueError)                 a label file cannot be learnt from or measured on
     ├── RewardError (RuntimeError)               a reward failed; names the row
+    ├── ServingError (RuntimeError)              a server cannot do its work
+    │   ├── BusyError                            its queue is full; says when to try again
+    │   └── FetchError                           an address that it will not or cannot fetch
     ├── MissingExtraError (ImportError)          an optional dependency is not installed
     ├── BrokenExtraError (ImportError)           it is installed and does not load
     └── PluginError (RuntimeError)               a plugin failed; carries its name
@@ -65,6 +69,10 @@ class ImageUnsupportedError(ImageError):
 
 class ImageTooLargeError(ImageError):
     """The image has more pixels than the limit; checked before its pixels are decoded."""
+
+
+class ImageTooCostlyError(ImageError):
+    """Decoding the image took more time or memory than a server allows, or ended the process."""
 
 
 class ImageTooSmallError(ImageError):
@@ -137,6 +145,26 @@ class LabelsError(QInsightError, ValueError):
 
 class RewardError(QInsightError, RuntimeError):
     """A reward raised while a model was trained by it, or gave no finite number."""
+
+
+class ServingError(QInsightError, RuntimeError):
+    """A server cannot do its work."""
+
+
+class BusyError(ServingError):
+    """A server's queue is full.
+
+    Attributes:
+        retry_after: seconds after which there should be room again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class FetchError(ServingError):
+    """An address that a server will not fetch, or could not."""
 
 
 class MissingExtraError(QInsightError, ImportError):

@@ -40,8 +40,11 @@ def qinsight_register_scorers(register: Callable[[ScorerSpec], None]) -> None:
 
 
 @hookspec(firstresult=True)
-def qinsight_decode_image(source: Source, max_pixels: int | None, min_side: int) -> Image | None:
-    """decide: decode a source, or None. `max_pixels`: what the scorer will look at, at most."""
+def qinsight_decode_image(
+    source: Source, max_pixels: int | None, min_side: int, limit: int
+) -> Image | None:
+    """decide: decode a source, or None. `max_pixels`: what the scorer will look at, at most;
+    `limit`: a picture of more is to be refused."""
 
 
 @hookspec(firstresult=True)

@@ -119,6 +119,20 @@ class Pipeline:
         image = self.decode(source)
         against = None if reference is None else [reference.image]
         (score,) = self.score_images([image], against)
+        return self._told(image, score, reference)
+
+    def reports_of(self, images: Sequence[Image]) -> list[Report]:
+        """`report_or_error` of pictures that `decode` gave, scored in one call. Where that fails,
+        each is scored by itself, so that only those that are to blame have errors."""
+        try:
+            scores = self.score_images(images)
+            return [self._told(*pair) for pair in zip(images, scores, strict=True)]
+        except QInsightError as error:
+            if len(images) == 1:
+                return [self.failure(images[0].source, error)]
+            return [report for image in images for report in self.reports_of([image])]
+
+    def _told(self, image: Image, score: Score, reference: Reference | None = None) -> Report:
         report = Report(
             source=image.source,
             scorer=self.name,
@@ -200,16 +214,33 @@ class Pipeline:
 
 def decode_for(spec: ScorerSpec, source: Source, host: PluginHost) -> Image:
     """The picture, no larger than that scorer looks at; errors as `Pipeline.decode`."""
-    from qinsight_plugin.decode import decode
+    return decode_within(host, source, spec.max_pixels, spec.min_side)
+
+
+def decode_within(
+    host: PluginHost,
+    source: Source,
+    max_pixels: int | None,
+    min_side: int,
+    limit: int | None = None,
+) -> Image:
+    """The picture, for a scorer that looks at `max_pixels`; see `decode` for the rest.
+
+    Raises:
+        ImageTooLargeError: it has more pixels than `limit`.
+        ImageError, PluginError: as `Pipeline.decode`.
+    """
+    from qinsight_plugin.decode import DEFAULT_LIMIT, decode
 
     image: Image = host.decide(
         "qinsight_decode_image",
         source=source,
-        max_pixels=spec.max_pixels,
-        min_side=spec.min_side,
+        max_pixels=max_pixels,
+        min_side=min_side,
+        limit=DEFAULT_LIMIT if limit is None else limit,
     )
     # A plugin may have left the shrinking to us; what fits already comes back as it is.
-    return decode(image, max_pixels=spec.max_pixels, min_side=spec.min_side)
+    return decode(image, max_pixels=max_pixels, min_side=min_side)
 
 
 def source_name(source: object) -> str:
@@ -278,9 +309,20 @@ def compare(
     Raises:
         QInsightError: as `score`. ConfigError: the margin is negative, or of no use.
     """
+    return compare_by(default_host(), a, b, scorer, margin, reference)
+
+
+def compare_by(
+    host: PluginHost,
+    a: Source,
+    b: Source,
+    scorer: str,
+    margin: float | None = None,
+    reference: Source | None = None,
+) -> Comparison:
+    """`compare`, with the plugins of that host."""
     if margin is not None and not margin >= 0:
         raise ConfigError(f"margin {margin} is not a number from 0 up")
-    host = default_host()
     comparer = host.comparer(scorer)
     if comparer is None:
         return compare_scores(Pipeline(scorer, host), a, b, margin, reference)

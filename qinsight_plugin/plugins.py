@@ -305,8 +305,13 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def new_host() -> PluginHost:
+    """A host with all plugins but those that the environment blocks, and nothing loaded yet."""
+    names = os.environ.get(BLOCK_VARIABLE, "").split(",")
+    return PluginHost(frozenset(name.strip() for name in names if name.strip()))
+
+
 @lru_cache(maxsize=1)
 def default_host() -> PluginHost:
     """The host that the public functions and the command line share."""
-    names = os.environ.get(BLOCK_VARIABLE, "").split(",")
-    return PluginHost(frozenset(name.strip() for name in names if name.strip()))
+    return new_host()

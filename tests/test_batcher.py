@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qinsight_plugin.reasoning.batcher import Batcher
+from qinsight_plugin.batcher import Batcher
 
 PATIENCE = 30.0
 """Seconds after which a test gives up on what should come at once."""

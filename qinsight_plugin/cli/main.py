@@ -35,6 +35,7 @@ COMMANDS = (
     "report",
     "calibrate",
     "bench",
+    "serve",
     "plugins",
 )
 

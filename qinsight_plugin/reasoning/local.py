@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from qinsight_plugin.batcher import Batcher
 from qinsight_plugin.errors import ConfigError, ScorerError
-from qinsight_plugin.reasoning.batcher import Batcher
 from qinsight_plugin.reasoning.encoding import Encoded
 from qinsight_plugin.reasoning.finding import DEFAULT_TARGET, Purpose
 from qinsight_plugin.reasoning.libraries import need, out_of_memory, reason_of
