@@ -23,6 +23,7 @@
     │   └── FloorUnreachedError                  no setting is good enough
     ├── VideoError (ValueError)                  this video cannot be used
     ├── LabelsError (ValueError)                 a label file cannot be learnt from or measured on
+    ├── RenderError (RuntimeError)               a pipeline that is tuned gave no picture
     ├── RewardError (RuntimeError)               a reward failed; names the row
     ├── MissingExtraError (ImportError)          an optional dependency is not installed
     ├── BrokenExtraError (ImportError)           it is installed and does not load
@@ -133,6 +134,10 @@ class VideoError(QInsightError, ValueError):
 
 class LabelsError(QInsightError, ValueError):
     """A label file cannot be learnt from or measured on."""
+
+
+class RenderError(QInsightError, RuntimeError):
+    """A pipeline that is being tuned raised, hung, crashed or returned no picture."""
 
 
 class RewardError(QInsightError, RuntimeError):
