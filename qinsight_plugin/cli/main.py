@@ -28,6 +28,9 @@ COMMANDS = (
     "compress",
     "ladder",
     "eval-compress",
+    "tune",
+    "suggest",
+    "watch",
     "bench",
     "plugins",
 )

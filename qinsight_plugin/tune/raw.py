@@ -148,3 +148,19 @@ def camera_to_srgb(xyz_to_camera: Matrix) -> Matrix:
     to_camera = xyz_to_camera @ to_xyz
     inverse: Matrix = np.linalg.inv(to_camera / to_camera.sum(1, keepdims=True))
     return inverse
+
+
+def open_raw(path: Path) -> Raw:
+    """A raw file as it is; of a photograph, what a sensor in poor light would have seen: 800
+    electrons in a full well, noise drawn by the file's name.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    from qinsight_plugin.decode import decode
+
+    if path.suffix.lower() in RAW_SUFFIXES:
+        return read_raw(path)
+    rng = np.random.default_rng(list(path.name.encode()))
+    shot = Shot(photons=800, read=5)
+    return photographed(decode(path, max_pixels=300_000).pixels, shot, rng, str(path))

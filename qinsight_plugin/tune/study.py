@@ -35,6 +35,9 @@ GOALS: Mapping[str, str] = {
 """What can be aimed at, alone or several at once: fields of `Outcome`, and their direction."""
 
 SAMPLERS = ("tpe", "cmaes", "nsga2", "random")
+SHOWN = 4
+"""Scenes of which a report has pictures."""
+
 GIVE_UP = 20
 """Failed trials at the start, and no other, after which a study ends."""
 
@@ -44,13 +47,22 @@ class HeldOut:
     """The found setting on scenes that were not searched on.
 
     Attributes:
-        default, best: what both come to.
+        default, best: what both come to; None where a scene has no picture.
         objection: why the found setting is not to be trusted; "" where it holds.
     """
 
     default: Outcome
-    best: Outcome
+    best: Outcome | None
     objection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A scene before and after tuning."""
+
+    before: Image
+    after: Image
+    looks: tuple[Look, Look]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,8 @@ class Tuned:
             best alone.
         trials, failed: how many ended, and how many of them without pictures.
         stopped: why it ended.
+        pairs: the first scenes at the default and the best setting; held-out ones, where there
+            are any.
         study: optuna's, for all else.
     """
 
@@ -76,6 +90,7 @@ class Tuned:
     trials: int
     failed: int
     stopped: str
+    pairs: tuple[Pair, ...]
     study: Any
     space: Space
 
@@ -121,8 +136,16 @@ class Stage:
         """Raises RenderError or ScorerError where a scene has no picture or no score."""
         return self._outcome(self._looks(params))
 
-    def picture(self, params: Mapping[str, Value], scene: int) -> Image:
-        return self._renderer.render(params, scene)[0]
+    def pairs(
+        self, before: Mapping[str, Value], after: Mapping[str, Value], count: int
+    ) -> tuple[Pair, ...]:
+        """The first scenes at two settings. Raises as `judge`."""
+        made = []
+        for scene in range(min(count, self._count)):
+            images = [self._renderer.render(params, scene)[0] for params in (before, after)]
+            first, second = (self._eye.look(image) for image in images)
+            made.append(Pair(images[0], images[1], (first, second)))
+        return tuple(made)
 
     def close(self) -> None:
         self._renderer.close()
@@ -195,14 +218,16 @@ def tune(
     stage = Stage(render, scenes, space.defaults, eye, objective, time_limit)
     try:
         stopped = run(study, stage, space, goals, trials, patience, on_trial)
+        best = best_trial(study, goals[0])
+        pairs = () if held_out else shown(stage, space, best.params)
     finally:
         stage.close()
-    best = best_trial(study, goals[0])
     others = None
     if held_out:
         checked = Stage(render, held_out, space.defaults, eye, objective, time_limit)
         try:
             others = hold(checked, best.params)
+            pairs = shown(checked, space, best.params)
         finally:
             checked.close()
     done = ended(study)
@@ -215,6 +240,7 @@ def tune(
         len(done),
         sum(trial.values is None for trial in done),
         stopped,
+        pairs,
         study,
         space,
     )
@@ -385,14 +411,22 @@ def best_trial(study: Any, goal: str) -> Any:
     return max(complete, key=lambda trial: sign * trial.values[0])
 
 
+def shown(stage: Stage, space: Space, params: Mapping[str, Value]) -> tuple[Pair, ...]:
+    """What a report shows; nothing where a picture fails now, a camera's frame for one."""
+    try:
+        return stage.pairs(space.defaults, params, SHOWN)
+    except QInsightError:
+        return ()
+
+
 def hold(stage: Stage, params: Mapping[str, Value]) -> HeldOut:
     """Whether a setting is better than the default on the stage's scenes, and within bounds."""
     try:
         found = stage.judge(params)
     except QInsightError as error:
-        raise ConfigError(f"the best setting fails on a held-out scene: {error}") from error
+        return HeldOut(stage.default, None, f"it fails on a held-out scene: {error}")
     objection = ""
-    if found.quality <= stage.default.quality:
+    if found.quality < stage.default.quality:
         objection = (
             f"its quality there is {found.quality:.3f}, the default's {stage.default.quality:.3f}"
         )
