@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qinsight_plugin._imports import require
 from qinsight_plugin.records import Pixels
+from qinsight_plugin.tune.raw import Matrix, Plane, Raw
 from qinsight_plugin.tune.space import Number, Space
-
-if TYPE_CHECKING:
-    from qinsight_plugin.tune.raw import Matrix, Plane, Raw
 
 SPACE = Space(
     {
@@ -37,7 +34,7 @@ SPACE = Space(
 the denoising of luma, and sigma in pixels of that of colour; factor of saturation; contrast, of
 which 0 is a straight line; amount and sigma in pixels of the unsharp mask."""
 
-_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
+LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 
 # Malvar, He and Cutler, "High-quality linear interpolation for demosaicing of Bayer-patterned
 # color images" (ICASSP 2004), figure 2; eighths.
@@ -100,7 +97,7 @@ def denoise(colours: Plane, strength: float, colour_sigma: float) -> Plane:
     if strength == 0 and colour_sigma == 0:
         return colours
     roots = np.sqrt(np.maximum(colours, 0))
-    luma = roots @ _LUMA
+    luma = roots @ LUMA
     difference = roots - luma[..., None]
     if colour_sigma > 0:
         difference = _ndimage().gaussian_filter(difference, (colour_sigma, colour_sigma, 0))
@@ -124,7 +121,7 @@ def guided(plane: Plane, tolerance: float, side: int = 5) -> Plane:
 
 def correct_colours(colours: Plane, matrix: Matrix, saturation: float) -> Plane:
     corrected = colours @ matrix.T.astype(np.float32)
-    luma = (corrected @ _LUMA)[..., None]
+    luma = (corrected @ LUMA)[..., None]
     saturated: Plane = luma + saturation * (corrected - luma)
     return saturated
 
@@ -143,7 +140,7 @@ def sharpen(levels: Plane, amount: float, radius: float) -> Plane:
     """An unsharp mask on luma."""
     if amount == 0:
         return levels
-    luma = levels @ _LUMA
+    luma = levels @ LUMA
     detail = luma - _ndimage().gaussian_filter(luma, radius)
     sharp: Plane = levels + amount * detail[..., None]
     return sharp
