@@ -38,8 +38,9 @@ LAYERS = (
     {"plugins"},
     {"pipeline", "student"},
     {"bench", "compression", "examine", "teacher"},
-    {"__init__"},
+    {"__init__", "tune"},
     {"video"},
+    {"watch"},
     {"cli"},
     {"__main__"},
 )
