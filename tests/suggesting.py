@@ -64,9 +64,11 @@ def main() -> None:
         of_clean = ", ".join(f"{e.edit} {e.strength:+g} ({e.worth:.2f})" for e in left.edits)
         print(f"{path.name} {fault}: {gain:+.1f}; {said or 'nothing'}; clean: {of_clean or '-'}")
     for fault in FAULTS:
-        print(f"{fault}: closer in {sum(better[fault])} of {len(better[fault])}, "
-              f"SSIMULACRA2 {np.mean(gains[fault]):+.1f} on average")
-    every = sum(better.values(), [])
+        print(
+            f"{fault}: closer in {sum(better[fault])} of {len(better[fault])}, "
+            f"SSIMULACRA2 {np.mean(gains[fault]):+.1f} on average"
+        )
+    every = [one for fault in FAULTS for one in better[fault]]
     print(f"closer: {sum(every)} of {len(every)}")
     print(f"clean ones left alone: {sum(untouched)} of {len(untouched)}")
 

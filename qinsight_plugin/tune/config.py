@@ -1,24 +1,24 @@
 """A tuning as one TOML file: what is tuned, on which scenes, what may be turned, how far.
 
-    output = "tuned"                    # the folder for the report, the study and the best setting
+output = "tuned"                    # the folder for the report, the study and the best setting
 
-    [pipeline]                          # one of these four
-    isp = true                          # the reference ISP, on raw files, or photographs made raw
-    function = "mine.isp:develop"       # develop(params, path) -> picture
-    command = "dev --wb {wb} {scene} -o {output}"
-    camera = 0                          # the names in the space are its controls
+[pipeline]                          # one of these four
+isp = true                          # the reference ISP, on raw files, or photographs made raw
+function = "mine.isp:develop"       # develop(params, path) -> picture
+command = "dev --wb {wb} {scene} -o {output}"
+camera = 0                          # the names in the space are its controls
 
-    [scenes]                            # files, or patterns of them, from this file's folder
-    train = ["raw/*.dng"]
-    held_out = ["raw2/*.dng"]
+[scenes]                            # files, or patterns of them, from this file's folder
+train = ["raw/*.dng"]
+held_out = ["raw2/*.dng"]
 
-    [space]                             # of the ISP: its own, where nothing is said
-    wb = { low = 2500, high = 9000, default = 5500, step = 50 }
-    mode = { values = ["fast", "fine"], default = "fast" }
+[space]                             # of the ISP: its own, where nothing is said
+wb = { low = 2500, high = 9000, default = 5500, step = 50 }
+mode = { values = ["fast", "fine"], default = "fast" }
 
-    [bounds]                            # `Bounds`; false lifts one
-    [objective]                         # worst, penalty, leash; pairs = "pairs.csv"
-    [search]                            # trials, sampler, seed, patience, time_limit, goals
+[bounds]                            # `Bounds`; false lifts one
+[objective]                         # worst, penalty, leash; pairs = "pairs.csv"
+[search]                            # trials, sampler, seed, patience, time_limit, goals
 """
 
 from __future__ import annotations
@@ -45,6 +45,12 @@ else:
 
 SECTIONS = ("pipeline", "scenes", "space", "bounds", "objective", "search")
 PIPELINES = ("isp", "function", "command", "camera")
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +226,13 @@ def parameter(name: str, told: Any) -> Number | Choice:
     if not isinstance(told, dict):
         raise ConfigError(f"[space] {name} must be a table of low, high, default, or of values")
     if "values" in told:
-        return record(Choice, {**told, "values": tuple(told["values"])}, f"[space] {name}")
-    return record(Number, told, f"[space] {name}")
+        values = told["values"]
+        if not isinstance(values, list):
+            raise ConfigError(f"[space] {name}: values must be a list, not {values!r}")
+        choice: Choice = record(Choice, {**told, "values": tuple(values)}, f"[space] {name}")
+        return choice
+    number: Number = record(Number, told, f"[space] {name}")
+    return number
 
 
 def record(kind: Any, told: Mapping[str, Any], where: str) -> Any:
@@ -234,10 +245,8 @@ def record(kind: Any, told: Mapping[str, Any], where: str) -> Any:
             raise ConfigError(f"{where} lacks {name}")
     for name, value in told.items():
         annotation = str(fields[name].type)
-        wanted = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(
-            annotation.removesuffix(" | None")
-        )
-        wrong = isinstance(value, bool) and wanted is not bool
+        wanted = _TYPES.get(annotation.removesuffix(" | None"), ())
+        wrong = isinstance(value, bool) and wanted != (bool,)
         if wanted and value is not None and (wrong or not isinstance(value, wanted)):
             raise ConfigError(f"{where}: {name} must be of type {annotation}, not {value!r}")
     return kind(**told)

@@ -10,6 +10,7 @@ import numpy as np
 from qinsight_plugin.records import Pixels
 from qinsight_plugin.tune import isp
 from qinsight_plugin.tune.illuminant import cast
+from qinsight_plugin.tune.raw import Plane
 
 _LEVELS = np.arange(256) / 255
 LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4)
@@ -68,7 +69,7 @@ def sharpen(pixels: Pixels, amount: float) -> Pixels:
     return isp.to_pixels(isp.sharpen((pixels / 255).astype(np.float32), amount, 1.0))
 
 
-def developed(light: isp.Plane) -> Pixels:
+def developed(light: Plane) -> Pixels:
     return isp.to_pixels(isp.tone_curve(light, 0))
 
 

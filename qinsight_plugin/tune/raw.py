@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +86,7 @@ def photographed(
 
 def mosaic_of(colours: Matrix) -> Matrix:
     """[H, W, 3] -> [H, W], the colour that each pixel of an RGGB sensor sees."""
-    mosaic = colours[..., 1].copy()
+    mosaic: Matrix = colours[..., 1].copy()
     mosaic[::2, ::2] = colours[::2, ::2, 0]
     mosaic[1::2, 1::2] = colours[1::2, 1::2, 2]
     return mosaic
@@ -112,23 +112,23 @@ def read_raw(path: Path) -> Raw:
         raise ImageDecodeError(f"{path} is no raw file that can be read: {text}") from error
 
 
-def from_libraw(file: object, path: Path) -> Raw:
-    pattern = np.asarray(file.raw_pattern)  # type: ignore[attr-defined]
-    if pattern.shape != (2, 2) or file.color_desc != b"RGBG":  # type: ignore[attr-defined]
+def from_libraw(file: Any, path: Path) -> Raw:
+    pattern = np.asarray(file.raw_pattern)
+    if pattern.shape != (2, 2) or file.color_desc != b"RGBG":
         raise ImageUnsupportedError(f"{path} has no 2x2 Bayer pattern: convert it to DNG first")
-    visible = np.asarray(file.raw_image_visible, np.float32)  # type: ignore[attr-defined]
+    visible = np.asarray(file.raw_image_visible, np.float32)
     down, right = np.argwhere(pattern == 0)[0]  # where the first red pixel lies
     mosaic = visible[down:, right:]
     height, width = (side - side % 2 for side in mosaic.shape)
-    gains = np.asarray(file.camera_whitebalance[:3], float)  # type: ignore[attr-defined]
+    gains = np.asarray(file.camera_whitebalance[:3], float)
     if not (gains > 0).all():
-        gains = np.asarray(file.daylight_whitebalance[:3], float)  # type: ignore[attr-defined]
-    to_camera = np.asarray(file.rgb_xyz_matrix[:3], float)  # type: ignore[attr-defined]
+        gains = np.asarray(file.daylight_whitebalance[:3], float)
+    to_camera = np.asarray(file.rgb_xyz_matrix[:3], float)
     red, green, blue = (gains / gains[1]).tolist()
     return Raw(
         np.ascontiguousarray(mosaic[:height, :width]),
-        float(np.mean(file.black_level_per_channel)),  # type: ignore[attr-defined]
-        float(file.white_level),  # type: ignore[attr-defined]
+        float(np.mean(file.black_level_per_channel)),
+        float(file.white_level),
         (red, green, blue),
         camera_to_srgb(to_camera),
         str(path),

@@ -98,11 +98,9 @@ def render(tuned: Tuned, drawn: Sequence[str]) -> str:
             ("held out, best", tuned.held_out.best),
         ]
     heads = ("", "mean score", "worst decile", "bounds overstepped", "quality", "s a picture")
+    keys = ("mean", "worst", "excess", "quality", "seconds")
     cells = [
-        (name, *(f"{getattr(o, key):.3f}" for key in ("mean", "worst", "excess", "quality")))
-        + (f"{o.seconds:.3f}",)
-        for name, o in rows
-        if o is not None
+        (name, *(f"{getattr(o, key):.3f}" for key in keys)) for name, o in rows if o is not None
     ]
     defaults = tuned.space.defaults
     settings = [(name, shown(defaults[name]), shown(value)) for name, value in tuned.best.items()]

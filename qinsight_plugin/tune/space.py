@@ -55,9 +55,7 @@ class Number:
                 name, int(self.low), int(self.high), step=step, log=self.log
             )
             return whole
-        number: float = trial.suggest_float(
-            name, self.low, self.high, step=self.step, log=self.log
-        )
+        number: float = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
         return number
 
 

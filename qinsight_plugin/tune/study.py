@@ -400,7 +400,8 @@ def since_best(study: Any) -> int:
     complete = [trial for trial in ended(study) if trial.values is not None]
     if not complete:
         return 0
-    return max(trial.number for trial in ended(study)) - int(study.best_trial.number)
+    last: int = max(trial.number for trial in ended(study))
+    return last - int(study.best_trial.number)
 
 
 def best_trial(study: Any, goal: str) -> Any:

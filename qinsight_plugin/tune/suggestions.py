@@ -26,8 +26,8 @@ LIGHTNESS, CONTRAST = (54.0, 18.4), (19.9, 6.6)
 """Mean and deviation of `Traits` over photographs: the 207 of CID22-512's training part."""
 
 CAST = (0.3, 0.1)
-"""Of the logarithms of `cast`: nine of ten of those photographs have about as much or less; and what
-counts as a deviation more."""
+"""Of the logarithms of `cast`: nine of ten of those photographs have about as much or less; and
+what counts as a deviation more."""
 
 USUAL = 1.3
 """Deviations of lightness and contrast that are nothing unusual."""
@@ -115,9 +115,7 @@ def suggest(
         chosen[name] = strength
         state = now
     edited = apply_all(full.pixels, chosen)
-    return Suggestions(
-        full.source, before.score, state.score, tuple(found), full.pixels, edited
-    )
+    return Suggestions(full.source, before.score, state.score, tuple(found), full.pixels, edited)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,8 @@ class Taste:
 
     def addition(self, found: Traits) -> float:
         """MOS to add to a picture's score; only its differences between pictures mean anything."""
-        return sum(weight * getattr(found, name) for name, weight in self.weights.items())
+        added: float = sum(weight * getattr(found, name) for name, weight in self.weights.items())
+        return added
 
 
 def learn(csv_path: Path, images: Path | None = None, scorer: str = DEFAULT_SCORER) -> Taste:
@@ -62,7 +63,7 @@ def learn(csv_path: Path, images: Path | None = None, scorer: str = DEFAULT_SCOR
         LabelsError: see `pairs.read_pairs`.
         QInsightError: a picture cannot be decoded or scored.
     """
-    pairs = read_pairs(csv_path, images)
+    pairs = read_pairs(csv_path, images=images)
     pipeline = Pipeline(scorer)
     seen = [pipeline.decode(path) for path in pairs.paths]
     scores = np.array([score.value for image in seen for score in pipeline.score_images([image])])

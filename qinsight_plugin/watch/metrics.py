@@ -41,7 +41,9 @@ class Metrics:
         self._score = made("Gauge", "score", "Score of the last frame")
         self._smoothed = made("Gauge", "score_smoothed", "Median score of the last frames")
         self._degraded = made("Gauge", "degraded", "1 while quality is below the policy")
-        self._frames = made("Counter", "frames", "Frames scored, unscorable, skipped, dropped", "fate")
+        self._frames = made(
+            "Counter", "frames", "Frames scored, unscorable, skipped, dropped", "fate"
+        )
         self._events = made("Counter", "events", "Events", "kind")
         self._latency = made("Histogram", "latency_seconds", "From a frame to its report")
         try:

@@ -212,9 +212,7 @@ class Watcher:
         )
         if event is None:
             return None
-        return Sample(
-            taken.seconds, None, None, None, (event,), self._quality.active, 0, 0, 0.0
-        )
+        return Sample(taken.seconds, None, None, None, (event,), self._quality.active, 0, 0, 0.0)
 
     def _returned(self, seconds: float) -> list[Event]:
         """A frame that comes ends a loss at once."""
