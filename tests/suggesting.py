@@ -3,7 +3,8 @@
     python -m tests.suggesting FOLDER     # of clean photographs, of which it takes 30
 
 Each gets one known fault in turn: too dark (two stops), low contrast (spread times 0.4), a colour
-cast (0.4 of a factor e to the red or blue), noise (sigma 15). Closeness is SSIMULACRA2 against the
+cast (red over blue by a factor of 2.2, or under it, as incandescent light has it under a balance
+for daylight; both up or down by 1.4: magenta, green), noise (sigma 15). Closeness is SSIMULACRA2 against the
 clean photograph. No suggestion counts as no improvement.
 """
 
@@ -22,7 +23,7 @@ from qinsight_plugin.tune import edits, suggest
 from .conftest import Pixels
 
 FAULTS = ("too dark", "low contrast", "colour cast", "noise")
-CASTS = ((0.4, -0.2), (-0.4, 0.2), (0.3, 0.3), (-0.3, -0.3))  # warm, cool, magenta, green
+CASTS = ((0.4, -0.4), (-0.4, 0.4), (0.35, 0.35), (-0.35, -0.35))  # warm, cool, magenta, green
 
 
 def spoil(pixels: Pixels, fault: str, index: int) -> Pixels:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto }}
 table {{ border-collapse: collapse }} td, th {{ padding: .2rem .8rem; text-align: right }}
 th:first-child, td:first-child {{ text-align: left }} tr + tr {{ border-top: 1px solid #ddd }}
 img {{ max-width: 100% }} .pair {{ display: grid; grid-template-columns: 1fr 1fr; gap: .5rem }}
