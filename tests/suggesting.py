@@ -4,8 +4,8 @@
 
 Each gets one known fault in turn: too dark (two stops), low contrast (spread times 0.4), a colour
 cast (red over blue by a factor of 2.2, or under it, as incandescent light has it under a balance
-for daylight; both up or down by 1.4: magenta, green), noise (sigma 15). Closeness is SSIMULACRA2 against the
-clean photograph. No suggestion counts as no improvement.
+for daylight; both up or down by 1.4: magenta, green), noise (sigma 15). Closeness is
+SSIMULACRA2 against the clean photograph. No suggestion counts as no improvement.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def spoil(pixels: Pixels, fault: str, index: int) -> Pixels:
 def load(path: Path) -> Pixels:
     with Image.open(path) as file:
         picture = file.convert("RGB")
-        picture.thumbnail((512, 512), Image.Resampling.LANCZOS)
+        picture.thumbnail((384, 384), Image.Resampling.LANCZOS)
         return np.asarray(picture)
 
 

@@ -29,7 +29,7 @@ from qinsight_plugin.tune.raw import Raw, Shot, photographed
 
 from .conftest import Pixels
 
-SIDE, SCENES, SEEDS = 384, 12, (0, 1, 2)
+SIDE, SCENES, SEEDS = 256, 12, (0, 1, 2)
 SHOT = Shot(photons=800, read=5)
 SEARCHES = {
     "tpe": ("tpe", Objective()),

@@ -24,6 +24,7 @@ from PIL import Image
 
 from qinsight_plugin.degradations import gain, gaussian_blur, jpeg
 from qinsight_plugin.records import Gate
+from qinsight_plugin.watch.alarms import Event
 from qinsight_plugin.watch.feeds import Frame
 from qinsight_plugin.watch.watching import Policy, watch
 
@@ -60,9 +61,9 @@ def load(folder: Path) -> None:
     script = [Play(piece, 10 * FPS / 30) for _ in range(seconds * 30 // (10 * FPS) + 1)]
     with LiveServer(script) as server:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        options = ("--rate", str(RATE), "--min-score", "3", "--duration", str(seconds))
         done = subprocess.run(
-            [sys.executable, "-m", "qinsight_plugin", "watch", server.address]
-            + ["--rate", str(RATE), "--min-score", "3", "--duration", str(seconds)],
+            [sys.executable, "-m", "qinsight_plugin", "watch", server.address, *options],
             capture_output=True,
             text=True,
             check=False,
@@ -129,7 +130,9 @@ def clean(folder: Path) -> None:
     """Encoded and decoded, as footage is."""
     clips = photographs(folder, 640, 360)
     each = 600 / len(clips)
-    events, scores, short = [], [], 0
+    events: list[Event] = []
+    scores: list[float] = []
+    short = 0
     for photograph in clips:
         frame = footage(photograph, 640, 360)
         with tempfile.TemporaryDirectory() as name:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from qinsight_plugin.errors import ImageTooSmallError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
-from qinsight_plugin.tune.bounds import Traits, traits
+from qinsight_plugin.tune.bounds import noise_of, traits
 from qinsight_plugin.tune.edits import EDITS, apply_all
 from qinsight_plugin.tune.illuminant import cast
 from qinsight_plugin.tune.objective import Eye
@@ -109,7 +109,7 @@ def suggest(
             f"{MIN_SIDE}x{MIN_SIDE} up"
         )
     seen = pipeline.decode(full).pixels
-    state = judge(pipeline, seen)
+    state = Judged(score_of(pipeline, seen), unusual(seen), noise_of(seen))
     before, found, chosen = state, [], dict[str, float]()
     while True:
         best = best_addition(pipeline, seen, chosen, state)
@@ -127,7 +127,7 @@ def suggest(
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A score, and how unusual the picture looks."""
+    """A picture's score; how unusual it looks; its noise."""
 
     score: float
     unusual: float
@@ -141,40 +141,39 @@ class Judged:
 def best_addition(
     pipeline: Pipeline, seen: Pixels, chosen: dict[str, float], state: Judged
 ) -> tuple[tuple[str, float], Judged] | None:
-    """The best edit that was not chosen yet; None where all lower the score."""
+    """The best edit that was not chosen yet; None where none is sound."""
     best: tuple[tuple[str, float], Judged] | None = None
     for edit in EDITS:
         if edit.name in chosen:
             continue
         for strength in edit.strengths:
-            now = judge(pipeline, apply_all(seen, {**chosen, edit.name: strength}))
-            if not is_sound(edit.name, state, now):
+            pixels = apply_all(seen, {**chosen, edit.name: strength})
+            look, noise = unusual(pixels), noise_of(pixels)
+            # Before it is scored, which takes longest.
+            rough = noise > ROUGHER * state.noise
+            if rough if edit.name in DETAIL else look >= state.unusual:
+                continue
+            now = Judged(score_of(pipeline, pixels), look, noise)
+            if now.score < state.score - TOLERANCE:
                 continue
             if best is None or now.total > best[1].total:
                 best = (edit.name, strength), now
     return best
 
 
-def is_sound(edit: str, before: Judged, after: Judged) -> bool:
-    if after.score < before.score - TOLERANCE:
-        return False
-    if edit in DETAIL:
-        return after.noise <= ROUGHER * before.noise
-    return after.unusual < before.unusual
-
-
-def judge(pipeline: Pipeline, pixels: Pixels) -> Judged:
+def score_of(pipeline: Pipeline, pixels: Pixels) -> float:
     (score,) = pipeline.score_images([pipeline.decode(pixels)])
+    return score.value
+
+
+def unusual(pixels: Pixels) -> float:
+    """By how many deviations a picture is beyond the usual: too dark or light, too flat or hard,
+    too pale, with too much of a cast; summed. Vivid colours may be meant."""
     found = traits(pixels)
-    return Judged(score.value, unusual(found, math.hypot(*cast(pixels))), found.noise)
-
-
-def unusual(found: Traits, colour: float) -> float:
-    """By how many deviations lightness, contrast, chroma and cast are beyond the usual, summed."""
     beyond = [
         abs(found.lightness - LIGHTNESS[0]) / LIGHTNESS[1] - USUAL,
         abs(found.contrast - CONTRAST[0]) / CONTRAST[1] - USUAL,
-        abs(found.chroma - CHROMA[0]) / CHROMA[1] - USUAL,
-        (colour - CAST[0]) / CAST[1],
+        (CHROMA[0] - found.chroma) / CHROMA[1] - USUAL,
+        (math.hypot(*cast(pixels)) - CAST[0]) / CAST[1],
     ]
     return sum(max(0.0, far) for far in beyond)
