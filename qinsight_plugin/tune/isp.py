@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ _ACROSS = np.array(
 )
 
 
-def render(params: Mapping[str, float], raw: Raw) -> Pixels:
+def render(params: Mapping[str, Any], raw: Raw) -> Pixels:
     """Develop a raw picture: uint8 [H, W, 3], sRGB.
 
     Args:
