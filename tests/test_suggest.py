@@ -94,7 +94,8 @@ def test_the_command_writes_json_and_pictures(tmp_path: Path, small: Pixels, qin
     assert done.returncode == 3
     dark, junk = map(json.loads, done.stdout.splitlines())
     assert dark["edits"][0]["edit"] == "exposure"
-    assert Image.open(dark["picture"]).size == (256 * 2 + 8, 256)
+    with Image.open(dark["picture"]) as pair:
+        assert pair.size == (256 * 2 + 8, 256)
     assert "error" in junk
     again = qinsight("suggest", tmp_path / "a.png", "-o", out)
     assert "a-before-after-1.jpg" in again.stdout  # no picture is overwritten

@@ -115,12 +115,15 @@ def test_an_impossible_pace_is_refused(rate: float, budget: float | None) -> Non
 
 
 class Fast:
-    """A live feed of a hundred frames a second."""
+    """A live feed of a hundred frames a second, once."""
 
     name, live = "fast", True
 
+    def __init__(self) -> None:
+        self._left = iter(range(60))
+
     def frames(self) -> Iterator[Frame]:
-        for number in range(60):
+        for number in self._left:
             time.sleep(0.01)
             yield Frame(0.0, lambda: b"", (1, 1), str(number))
         raise VideoError("fast broke off")
@@ -292,7 +295,7 @@ def played(astronaut: Pixels) -> list[Play | Fault]:
 @pytest.mark.slow
 def test_a_stream_is_followed_through_all_that_goes_wrong(astronaut: Pixels) -> None:
     policy = Policy(Gate(min_score=3.0), lasting=1, freeze=1)
-    kinds = []
+    kinds: list[str] = []
     with LiveServer(played(astronaut)) as server:
         for sample in watch(StreamFeed(server.address, timeout=5), policy=policy, duration=60):
             kinds += [event.kind for event in sample.events]
@@ -389,7 +392,8 @@ def test_the_command_writes_lines_and_a_plot(tmp_path: Path, clip: Path, qinsigh
     rows = [json.loads(line) for line in lines.read_text().splitlines()]
     assert sum("score" in row for row in rows) == 45
     assert [row["event"] for row in rows if "event" in row] == ["degraded", "recovered"]
-    assert Image.open(plot).size == (1200, 400)
+    with Image.open(plot) as drawn:
+        assert drawn.size == (1200, 400)
     missing: Any = qinsight("watch", tmp_path / "none.mp4")
     assert missing.returncode == 3
     assert missing.stderr.count("\n") == 1

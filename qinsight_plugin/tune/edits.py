@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qinsight_plugin._imports import require
 from qinsight_plugin.records import Pixels
 from qinsight_plugin.tune import isp
 from qinsight_plugin.tune.illuminant import cast
@@ -62,7 +63,12 @@ def saturation(pixels: Pixels, more: float) -> Pixels:
 
 
 def denoise(pixels: Pixels, strength: float) -> Pixels:
-    return developed(isp.denoise(LINEAR[pixels], strength, 3 * strength))
+    """Non-local means (Buades et al. 2011), by OpenCV; the strength is its h, in 8-bit levels."""
+    if strength == 0:
+        return pixels
+    cv2 = require("cv2", package="opencv-python", extra="opencv", purpose="removing noise")
+    edited: Pixels = cv2.fastNlMeansDenoisingColored(pixels, None, strength, strength, 5, 13)
+    return edited
 
 
 def sharpen(pixels: Pixels, amount: float) -> Pixels:
@@ -78,7 +84,7 @@ EDITS = (
     Edit("exposure", "stops", (-1.0, -0.5, 0.5, 1.0, 1.5), exposure),
     Edit("contrast", "of the spread", (-0.2, 0.2, 0.4, 0.6, 0.9), contrast),
     Edit("saturation", "of the colour", (-0.2, 0.2), saturation),
-    Edit("denoise", "", (0.2, 0.4, 0.6), denoise),
+    Edit("denoise", "levels", (3.0, 5.0, 7.0), denoise),
     Edit("sharpen", "", (0.3, 0.6), sharpen),
 )
 """In the order in which they are applied."""
