@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -273,40 +273,43 @@ def test_a_camera_that_is_not_there() -> None:
 # Streams.
 
 
-def played(astronaut: Pixels) -> list[Play | Fault]:
+def played(astronaut: Pixels, seen: list[str]) -> Iterator[Play | Fault]:
+    """One thing after the other, each until the watcher has seen it."""
     a, b = footage(astronaut, 320, 240), footage(astronaut, 400, 304)
 
-    def play(frames: Iterator[Pixels], seconds: int) -> Play:
-        return Play(encoded(frames), seconds)
+    def play(frame: Callable[[int], Pixels]) -> Play:
+        return Play(encoded(frame(number) for number in range(FPS)), 1)
 
-    return [
-        play((a(n) for n in range(2 * FPS)), 2),
-        play((b(n) for n in range(2 * FPS)), 2),
-        Fault("silence", 3),
-        play((a(n) for n in range(2 * FPS)), 2),
-        Fault("drop", 2),
-        play((a(n) for n in range(2 * FPS)), 2),
-        play((a(0) for _ in range(3 * FPS)), 3),
-        play((dark(a(n)) for n in range(4 * FPS)), 4),
-        play((a(n) for n in range(4 * FPS)), 4),
-    ]
+    usual, larger = play(a), play(b)
+
+    def until(kind: str, action: Play | Fault, times: int = 1) -> Iterator[Play | Fault]:
+        while seen.count(kind) < times:
+            yield action
+
+    yield usual
+    yield from until("resized", larger)
+    yield from until("lost", Fault("silence", 0.2))
+    yield from until("returned", usual)
+    yield Fault("drop", 2)
+    yield from until("returned", usual, 2)
+    yield from until("frozen", play(lambda _: a(0)))
+    yield from until("moving", usual)
+    yield from until("degraded", play(lambda number: dark(a(number))))
+    yield from until("recovered", usual)
 
 
 @pytest.mark.slow
 def test_a_stream_is_followed_through_all_that_goes_wrong(astronaut: Pixels) -> None:
     policy = Policy(Gate(min_score=3.0), lasting=1, freeze=1)
-    kinds: list[str] = []
-    with LiveServer(played(astronaut)) as server:
-        for sample in watch(StreamFeed(server.address, timeout=5), policy=policy, duration=60):
-            kinds += [event.kind for event in sample.events]
-            if "recovered" in kinds:
+    seen: list[str] = []
+    with LiveServer(played(astronaut, seen)) as server:
+        for sample in watch(StreamFeed(server.address, timeout=5), policy=policy, duration=300):
+            seen += [event.kind for event in sample.events]
+            if "recovered" in seen:
                 break
-        assert server.connections == 2
-    for first, then in (("lost", "returned"), ("frozen", "moving"), ("degraded", "recovered")):
-        assert kinds.index(first) < kinds.index(then)
-    assert kinds.count("lost") == kinds.count("returned") == 2
-    assert kinds.count("resized") == 2
-    assert kinds.count("degraded") == 1
+    assert "recovered" in seen
+    assert server.connections >= 2
+    assert seen.count("lost") == seen.count("returned") >= 2
 
 
 def test_an_address_that_never_answers() -> None:

@@ -3,7 +3,7 @@
 FOLDER holds clean photographs (.png), over which a generated camera sways. WHAT is one of
 
     load     720p30 for a minute over HTTP, 5 frames a second: CPU seconds of the watching process
-    faults   blur, JPEG 10, dark, in each photograph's clip: how long until the event
+    faults   blur, JPEG 10, dark, in clips of the first eight: how long until the event
     clean    ten minutes of footage: events that should not be
     memory   20,000 frames: resident memory along the way
 """
@@ -78,7 +78,7 @@ def faults(folder: Path) -> None:
     rng = np.random.default_rng(0)
     late: dict[str, list[float]] = {name: [] for name in FAULTS}
     unseen: dict[str, int] = dict.fromkeys(FAULTS, 0)
-    clips = photographs(folder, 640, 360)
+    clips = photographs(folder, 640, 360)[:8]
     for photograph in clips:
         frame = footage(photograph, 640, 360)
         for name, spoil in FAULTS.items():
