@@ -1,6 +1,6 @@
 """Do suggested edits bring faulty photographs closer to the clean ones, and leave clean ones be?
 
-    python -m tests.suggesting FOLDER     # of clean photographs, of which it takes 30
+    python -m tests.suggesting FOLDER [FROM TO]     # clean photographs, the first 30 if not told
 
 Each gets one known fault in turn: too dark (two stops), low contrast (spread times 0.4), a colour
 cast (red over blue by a factor of 2.2, or under it, as incandescent light has it under a balance
@@ -46,11 +46,12 @@ def load(path: Path) -> Pixels:
 
 
 def main() -> None:
-    paths = sorted(Path(sys.argv[1]).glob("*.png"))[:30]
+    start, stop = map(int, sys.argv[2:4] or ("0", "30"))
+    paths = sorted(Path(sys.argv[1]).glob("*.png"))[start:stop]
     better: dict[str, list[bool]] = {fault: [] for fault in FAULTS}
     gains: dict[str, list[float]] = {fault: [] for fault in FAULTS}
     untouched = []
-    for index, path in enumerate(paths):
+    for index, path in enumerate(paths, start):
         clean = load(path)
         left = suggest(clean)
         untouched.append(not left.edits)
