@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -426,6 +427,7 @@ def test_the_command_tunes_reports_and_goes_on(folder: Path, qinsight: Run) -> N
         (("low = -1, ", ""), "lacks low"),
         (('["a.png"]', '["*.dng"]'), "no file matches"),
         (('["b.png"]', '["a.png"]'), "both a scene to tune on and one held out"),
+        (("exposure =", "exposition ="), "did you mean 'exposure'"),
         (("trials = 5", "trails = 5"), "did you mean 'trials'"),
         (("trials = 5", "trials = true"), "trials must be of type int"),
         (("[search]", "[bounds]\ncolour = -1\n[search]"), "bound colour"),
@@ -460,3 +462,22 @@ def test_what_a_pipeline_started_is_ended_with_it(tmp_path: Path) -> None:
     while status.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not status.exists()
+
+
+def test_the_configuration_in_the_readme_is_one(folder: Path) -> None:
+    from qinsight_plugin.tune.bounds import Bounds
+    from qinsight_plugin.tune.config import Search, read_config
+
+    (block,) = re.findall(
+        r"^```toml\n(# isp\.toml.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
+    )
+    for name, picture in (("raw", "a.png"), ("raw2", "b.png")):
+        (folder / name).mkdir()
+        (folder / picture).rename(folder / name / picture)
+    (folder / "isp.toml").write_text(block)
+    config = read_config(folder / "isp.toml")
+    assert config.objective.bounds == Bounds()
+    assert config.search == Search()
+    assert (len(config.scenes), len(config.held_out)) == (1, 1)
+    assert set(config.space.parameters) == {"denoise", "sharpen"}
+    assert config.render(config.space.defaults, config.scenes[0]).shape == (128, 128, 3)
