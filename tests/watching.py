@@ -1,5 +1,7 @@
 """What watching costs and what it sees: `python -m tests.watching WHAT FOLDER`.
 
+`python -m tests.watching picture FILE.png` draws the README's timeline.
+
 FOLDER holds clean photographs (.png), over which a generated camera sways. WHAT is one of
 
     load     720p30 for a minute over HTTP, 5 frames a second: CPU seconds of the watching process
@@ -161,6 +163,27 @@ def memory(folder: Path) -> None:
     print(f"{time.monotonic() - began:.0f} s, {len(timeline.spans)} spans kept")
 
 
+def picture(path: Path) -> None:
+    """Thirty seconds, of which the middle ten are dark."""
+    import skimage.data
+
+    from qinsight_plugin.watch.timeline import Timeline
+
+    frame = footage(skimage.data.astronaut(), 400, 300)
+    timeline = Timeline()
+    with tempfile.TemporaryDirectory() as name:
+        clip = Path(name, "clip.mp4")
+        shown = (frame(n) if not 10 <= n / FPS < 20 else frame(n) // 8 for n in range(30 * FPS))
+        clip.write_bytes(encoded(shown, "mp4"))
+        for sample in watch(clip, rate=RATE, policy=POLICY):
+            timeline.add(sample)
+    timeline.draw(path, "clip.mp4", 3.0)
+    for event in timeline.events:
+        print(event)
+    means = [span.mean for span in timeline.spans]
+    print(f"{max(means):.1f} to {min(means):.1f}")
+
+
 def resident() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
@@ -168,7 +191,8 @@ def resident() -> float:
 
 def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
-    {"load": load, "faults": faults, "clean": clean, "memory": memory}[what](folder)
+    known = {"load": load, "faults": faults, "clean": clean, "memory": memory, "picture": picture}
+    known[what](folder)
 
 
 if __name__ == "__main__":

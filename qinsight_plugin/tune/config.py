@@ -170,10 +170,12 @@ class _Reader:
 
     def _space(self, kind: str) -> Space:
         told = self._section("space")
-        if not told and kind == "isp":
+        if kind == "isp":
             from qinsight_plugin.tune.isp import SPACE
 
-            return SPACE
+            if not told:
+                return SPACE
+            known(told, SPACE.parameters, "[space]")
         return Space({name: parameter(name, how) for name, how in told.items()})
 
     def _scenes(

@@ -60,8 +60,9 @@ def render(params: Mapping[str, Any], raw: Raw) -> Pixels:
     """Develop a raw picture: uint8 [H, W, 3], sRGB.
 
     Args:
-        params: a value for each name of `SPACE`.
+        params: names of `SPACE` and their values; of those left out the default.
     """
+    params = {**SPACE.defaults, **params}
     light = (raw.mosaic - raw.black) / (raw.white - raw.black)
     red, green, blue = raw.gains
     balanced = white_balance(light, (red * params["red"], green, blue * params["blue"]))
