@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qinsight_plugin._imports import require
-from qinsight_plugin.tune.study import GOALS, import_optuna
+from qinsight_plugin.tune.storage import GOALS, import_optuna
 
 _BLUE, _ORANGE = "#0072B2", "#E69F00"  # Okabe and Ito
 

@@ -11,30 +11,19 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from qinsight_plugin._imports import require
-from qinsight_plugin.errors import ConfigError, ImageError, QInsightError, RenderError, ScorerError
+from qinsight_plugin.errors import ConfigError, QInsightError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
-from qinsight_plugin.tune.objective import Eye, Look, Objective, Outcome
-from qinsight_plugin.tune.rendering import Guarded, Here, Render, Renderer
+from qinsight_plugin.tune.objective import Eye, Objective, Outcome
+from qinsight_plugin.tune.rendering import Render
+from qinsight_plugin.tune.stage import Pair, Stage
+from qinsight_plugin.tune.storage import GOALS, SAMPLERS, open_study
 
 if TYPE_CHECKING:
-    from qinsight_plugin.records import Image
     from qinsight_plugin.tune.space import Space, Value
     from qinsight_plugin.tune.taste import Taste
 
-GOALS: Mapping[str, str] = {
-    "quality": "maximize",
-    "mean": "maximize",
-    "worst": "maximize",
-    "excess": "minimize",
-    "seconds": "minimize",
-}
-"""What can be aimed at, alone or several at once: fields of `Outcome`, and their direction."""
-
-SAMPLERS = ("tpe", "cmaes", "nsga2", "random")
 SHOWN = 4
 """Scenes of which a report has pictures."""
 
@@ -54,15 +43,6 @@ class HeldOut:
     default: Outcome
     best: Outcome | None
     objection: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A scene before and after tuning."""
-
-    before: Image
-    after: Image
-    looks: tuple[Look, Look]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,74 +79,6 @@ class Tuned:
         """The best setting, or the default one where the best did not hold on other scenes."""
         trusted = self.held_out is None or not self.held_out.objection
         return self.best if trusted else self.space.defaults
-
-
-class Stage:
-    """Scenes, what renders them, and how they look at the default setting.
-
-    Raises:
-        ConfigError: the default setting cannot be rendered.
-    """
-
-    def __init__(
-        self,
-        render: Render,
-        scenes: Sequence[Any],
-        defaults: Mapping[str, Value],
-        eye: Eye,
-        objective: Objective,
-        time_limit: float | None,
-    ) -> None:
-        self._count = len(scenes)
-        self._eye, self._objective = eye, objective
-        self._renderer: Renderer = (
-            Here(render, scenes) if time_limit is None else Guarded(render, scenes, time_limit)
-        )
-        self._sizes: list[tuple[int, int]] = []
-        try:
-            self._default_looks = self._looks(defaults)
-        except (RenderError, ScorerError, ImageError) as error:
-            self.close()
-            raise ConfigError(
-                f"the default setting cannot be judged, so nothing can be tuned: {error}"
-            ) from error
-        self.default = self._outcome(self._default_looks)
-
-    def judge(self, params: Mapping[str, Value]) -> Outcome:
-        """Raises RenderError or ScorerError where a scene has no picture or no score."""
-        return self._outcome(self._looks(params))
-
-    def pairs(
-        self, before: Mapping[str, Value], after: Mapping[str, Value], count: int
-    ) -> tuple[Pair, ...]:
-        """The first scenes at two settings. Raises as `judge`."""
-        made = []
-        for scene in range(min(count, self._count)):
-            images = [self._renderer.render(params, scene)[0] for params in (before, after)]
-            first, second = (self._eye.look(image) for image in images)
-            made.append(Pair(images[0], images[1], (first, second)))
-        return tuple(made)
-
-    def close(self) -> None:
-        self._renderer.close()
-
-    def _looks(self, params: Mapping[str, Value]) -> list[Look]:
-        return [self._look(params, scene) for scene in range(self._count)]
-
-    def _look(self, params: Mapping[str, Value], scene: int) -> Look:
-        image, seconds = self._renderer.render(params, scene)
-        size = (image.width, image.height)
-        if scene == len(self._sizes):  # the default setting, which is rendered first
-            self._sizes.append(size)
-        if size != self._sizes[scene]:
-            raise RenderError(
-                f"rendering scene {scene + 1} returned {size[0]}x{size[1]} pixels, at the default "
-                f"setting {self._sizes[scene][0]}x{self._sizes[scene][1]}: keep the size"
-            )
-        return self._eye.look(image, seconds)
-
-    def _outcome(self, looks: Sequence[Look]) -> Outcome:
-        return self._objective.outcome(looks, [look.traits for look in self._default_looks])
 
 
 def tune(
@@ -214,7 +126,15 @@ def tune(
     objective = objective or Objective()
     check(scenes, trials, goals, sampler, patience, time_limit)
     eye = Eye(Pipeline(scorer), taste)
-    study = open_study(storage, name, goals, sampler, seed, space)
+    asked = {
+        "goals": list(goals),
+        "space": {parameter: repr(how) for parameter, how in space.parameters.items()},
+        "objective": repr(objective),
+        "taste": repr(taste),
+        "scorer": scorer,
+        "number of scenes": len(scenes),
+    }
+    study = open_study(storage, name, asked, sampler, seed, space)
     stage = Stage(render, scenes, space.defaults, eye, objective, time_limit)
     try:
         stopped = run(study, stage, space, goals, trials, patience, on_trial)
@@ -268,87 +188,6 @@ def check(
         raise ConfigError(f"patience must be 1 or more, not {patience}")
     if time_limit is not None and not time_limit > 0:
         raise ConfigError(f"time_limit must be above 0 seconds, not {time_limit}")
-
-
-def open_study(
-    storage: Path | None,
-    name: str,
-    goals: Sequence[str],
-    sampler: str,
-    seed: int,
-    space: Space,
-) -> Any:
-    """The study of that name, new or as it was left; the default setting is its first trial.
-
-    Raises:
-        ConfigError: the file is none, or holds a study with other goals or other parameters.
-    """
-    optuna = import_optuna()
-    try:
-        study = optuna.create_study(
-            study_name=name,
-            storage=None if storage is None else journal(storage),
-            directions=[GOALS[goal] for goal in goals],
-            load_if_exists=True,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"storage {storage} cannot be used: {error}") from error
-    told = {"goals": list(goals), "space": {k: repr(p) for k, p in space.parameters.items()}}
-    kept = study.user_attrs.get("asked", told)
-    for what in ("goals", "space"):
-        if kept[what] != told[what]:
-            raise ConfigError(
-                f"storage {storage} holds a study {name!r} with another {what}: give another name"
-            )
-    study.set_user_attr("asked", told)
-    bury_the_dead(study)
-    study.sampler = make_sampler(sampler, seed + 1000 * len(study.trials))
-    if not study.trials:
-        study.enqueue_trial(space.defaults, skip_if_exists=True)
-    return study
-
-
-def journal(path: Path) -> Any:
-    import_optuna()
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
-def make_sampler(name: str, seed: int) -> Any:
-    samplers = import_optuna().samplers
-    if name == "cmaes":
-        require("cmaes", package="cmaes", extra="tune", purpose="the sampler cmaes")
-        return samplers.CmaEsSampler(seed=seed)
-    if name == "nsga2":
-        return samplers.NSGAIISampler(seed=seed)
-    if name == "random":
-        return samplers.RandomSampler(seed=seed)
-    return samplers.TPESampler(seed=seed, multivariate=False)
-
-
-def bury_the_dead(study: Any) -> None:
-    """Fail the trials that were running in processes of this machine that are no more."""
-    from optuna.trial import TrialState
-
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        host, pid = trial.user_attrs.get("worker", ("", 0))
-        if host == socket.gethostname() and not is_alive(pid):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-
-
-def is_alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # of an earlier process with our number, since we only begin
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to someone else
-        return True
-    return True
 
 
 def run(
@@ -432,10 +271,3 @@ def hold(stage: Stage, params: Mapping[str, Value]) -> HeldOut:
             f"its quality there is {found.quality:.3f}, the default's {stage.default.quality:.3f}"
         )
     return HeldOut(stage.default, found, objection)
-
-
-def import_optuna() -> ModuleType:
-    optuna = require("optuna", package="optuna", extra="tune", purpose="tuning")
-    # A library never prints; a host that wants optuna's messages can turn them on again.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
