@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, NamedTuple
 
@@ -44,18 +45,21 @@ def footage(photograph: Pixels, width: int, height: int) -> Callable[[int], Pixe
     return frame
 
 
-def encoded(frames: Iterable[Pixels], container: str = "mpegts", crf: int = 18) -> bytes:
-    """H.264, a key frame twice a second."""
+def encoded(
+    frames: Iterable[Pixels], container: str = "mpegts", crf: int = 18, first: int = 0
+) -> bytes:
+    """H.264, a key frame twice a second; the clock begins at frame number `first`."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
         stream = None
-        for pixels in frames:
+        for number, pixels in enumerate(frames, first):
             if stream is None:
                 stream = output.add_stream("libx264", rate=FPS)
                 stream.height, stream.width = pixels.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.options = {"preset": "ultrafast", "crf": str(crf), "g": str(FPS // 2)}
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
             output.mux(stream.encode(frame))
         assert stream is not None
         output.mux(stream.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import socket
 import threading
@@ -277,25 +278,28 @@ def played(astronaut: Pixels, seen: list[str]) -> Iterator[Play | Fault]:
     """One thing after the other, each until the watcher has seen it."""
     a, b = footage(astronaut, 320, 240), footage(astronaut, 400, 304)
 
+    seconds = itertools.count()
+
     def play(frame: Callable[[int], Pixels]) -> Play:
-        return Play(encoded(frame(number) for number in range(FPS)), 1)
+        first = next(seconds) * FPS  # a clock that jumps back would confuse who joins
+        return Play(encoded((frame(first + n) for n in range(FPS)), first=first), 1)
 
-    usual, larger = play(a), play(b)
-
-    def until(kind: str, action: Play | Fault, times: int = 1) -> Iterator[Play | Fault]:
+    def until(
+        kind: str, frame: Callable[[int], Pixels] | None, times: int = 1
+    ) -> Iterator[Play | Fault]:
         while seen.count(kind) < times:
-            yield action
+            yield Fault("silence", 0.2) if frame is None else play(frame)
 
-    yield usual
-    yield from until("resized", larger)
-    yield from until("lost", Fault("silence", 0.2))
-    yield from until("returned", usual)
+    yield play(a)
+    yield from until("resized", b)
+    yield from until("lost", None)
+    yield from until("returned", a)
     yield Fault("drop", 2)
-    yield from until("returned", usual, 2)
-    yield from until("frozen", play(lambda _: a(0)))
-    yield from until("moving", usual)
-    yield from until("degraded", play(lambda number: dark(a(number))))
-    yield from until("recovered", usual)
+    yield from until("returned", a, 2)
+    yield from until("frozen", lambda _: a(0))
+    yield from until("moving", a)
+    yield from until("degraded", lambda number: dark(a(number)))
+    yield from until("recovered", a)
 
 
 @pytest.mark.slow

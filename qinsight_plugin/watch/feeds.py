@@ -91,7 +91,9 @@ class StreamFeed:
 
     def frames(self) -> Iterator[Frame]:
         av = import_av()
-        options = {"rtsp_transport": "tcp"} if self._address.startswith("rtsp") else {}
+        options = {"analyzeduration": "1000000"} if self.live else {}  # seconds matter there
+        if self._address.startswith("rtsp"):
+            options["rtsp_transport"] = "tcp"
         began = time.monotonic()
         try:
             with av.open(
