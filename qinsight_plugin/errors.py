@@ -24,6 +24,7 @@
     │   └── FloorUnreachedError                  no setting is good enough
     ├── VideoError (ValueError)                  this video cannot be used
     ├── LabelsError (ValueError)                 a label file cannot be learnt from or measured on
+    ├── RenderError (RuntimeError)               a pipeline that is tuned gave no picture
     ├── RewardError (RuntimeError)               a reward failed; names the row
     ├── ServingError (RuntimeError)              a server cannot do its work
     │   ├── BusyError                            its queue is full; says when to try again
@@ -141,6 +142,10 @@ class VideoError(QInsightError, ValueError):
 
 class LabelsError(QInsightError, ValueError):
     """A label file cannot be learnt from or measured on."""
+
+
+class RenderError(QInsightError, RuntimeError):
+    """A pipeline that is being tuned raised, hung, crashed or returned no picture."""
 
 
 class RewardError(QInsightError, RuntimeError):
