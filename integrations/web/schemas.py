@@ -106,12 +106,15 @@ class Judged(Scored):
                 "explanation": "2.1 ± 0.4: serious blur",
                 "accepted": False,
                 "reasons": ["score 2.1 is below the minimum of 3.2"],
+                "sentence": "This picture was not accepted: it is too blurred; choose a sharper "
+                "one.",
             }
         },
     )
 
     accepted: bool
     reasons: list[str]
+    sentence: str = Field(description='the reasons for whoever uploaded it; "" where accepted')
 
 
 class Scores(Strict):
