@@ -37,6 +37,7 @@ def test_a_good_photograph_is_left_alone(small: Pixels) -> None:
     assert (found.edited == found.original).all()
 
 
+@pytest.mark.slow
 def test_faults_are_found_and_the_edit_brings_the_picture_closer(small: Pixels) -> None:
     rng = np.random.default_rng(0)
     faulty = {

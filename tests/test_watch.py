@@ -180,6 +180,7 @@ def test_a_fault_in_a_file_is_reported_and_its_end_too(clip: Path) -> None:
         assert began + 1 <= event.seconds <= began + 1.2 + 0.001  # T, and one sample
 
 
+@pytest.mark.slow
 def test_a_file_played_in_real_time_takes_its_time(clip: Path) -> None:
     began = time.monotonic()
     samples = list(watch(clip, policy=POLICY, realtime=True, duration=2))
@@ -206,6 +207,7 @@ def test_an_impossible_policy_is_refused_before_the_first_frame(clip: Path) -> N
 # Folders.
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_being_filled(tmp_path: Path, astronaut: Pixels) -> None:
     """A picture is looked at once it is whole, once; junk is reported and passed over."""
     whole = io.BytesIO()
@@ -258,6 +260,7 @@ class Camera:
         pass
 
 
+@pytest.mark.slow
 def test_a_camera_that_is_pulled_out_and_put_back() -> None:
     Camera.opened = 0
     samples = list(watch(0, driver=Camera, rate=None, duration=2.5, policy=Policy(lasting=0.1)))
@@ -316,6 +319,7 @@ def test_a_stream_is_followed_through_all_that_goes_wrong(astronaut: Pixels) -> 
     assert seen.count("lost") == seen.count("returned") >= 2
 
 
+@pytest.mark.slow
 def test_an_address_that_never_answers() -> None:
     """It accepts, and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
