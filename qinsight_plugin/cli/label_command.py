@@ -301,8 +301,8 @@ def opinions(folder: Path, paths: Sequence[str], scorer: str) -> dict[str, tuple
 
 def pictures_of(folder: Path) -> list[str]:
     """The pictures in a folder and below it, from it, in order; hidden ones left out."""
-    from qinsight_plugin.cli.inputs import SUFFIXES
     from qinsight_plugin.feedback.showing import HEIC_SUFFIXES
+    from qinsight_plugin.suffixes import SUFFIXES
 
     wanted = SUFFIXES | HEIC_SUFFIXES
     found = []
