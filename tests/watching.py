@@ -1,8 +1,9 @@
-"""What watching costs and what it sees: `python -m tests.watching WHAT FOLDER`.
+"""What watching costs and what it sees: `python -m tests.watching WHAT FOLDER [MIN_SCORE]`.
 
 `python -m tests.watching picture FILE.png` draws the README's timeline.
 
-FOLDER holds clean photographs (.png), over which a generated camera sways. WHAT is one of
+FOLDER holds clean photographs (.png), over which a generated camera sways. MIN_SCORE is 3 unless
+given. WHAT is one of
 
     load     720p30 for a minute over HTTP, 5 frames a second: CPU seconds of the watching process
     faults   blur, JPEG 10, dark, in clips of the first eight: how long until the event
@@ -33,13 +34,16 @@ from qinsight_plugin.watch.watching import Policy, watch
 from .conftest import Pixels
 from .live_stream import FPS, LiveServer, Play, encoded, footage
 
-POLICY = Policy(Gate(min_score=3.0))
 RATE = 5.0
 FAULTS = {
     "blur": lambda p, rng: gaussian_blur(p, 3, rng),
     "JPEG 10": lambda p, rng: jpeg(p, 10, rng),
     "dark": lambda p, rng: gain(p, 0.12, rng),
 }
+
+
+def policy_of(least: float) -> Policy:
+    return Policy(Gate(min_score=least))
 
 
 def photographs(folder: Path, width: int, height: int) -> list[Pixels]:
@@ -54,7 +58,7 @@ def photographs(folder: Path, width: int, height: int) -> list[Pixels]:
     return found
 
 
-def load(folder: Path) -> None:
+def load(folder: Path, least: float) -> None:
     """The watching is done by the command line, in a process that does nothing else."""
     seconds = 60
     frame = footage(photographs(folder, 1280, 720)[0], 1280, 720)
@@ -63,7 +67,7 @@ def load(folder: Path) -> None:
     script = [Play(piece, 10 * FPS / 30) for _ in range(seconds * 30 // (10 * FPS) + 1)]
     with LiveServer(script) as server:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        options = ("--rate", str(RATE), "--min-score", "3", "--duration", str(seconds))
+        options = ("--rate", str(RATE), "--min-score", str(least), "--duration", str(seconds))
         done = subprocess.run(
             [sys.executable, "-m", "qinsight_plugin", "watch", server.address, *options],
             capture_output=True,
@@ -76,7 +80,7 @@ def load(folder: Path) -> None:
     print(f"{cpu:.1f} CPU seconds in {seconds} s: {cpu / seconds:.2f} of a core, start included")
 
 
-def faults(folder: Path) -> None:
+def faults(folder: Path, least: float) -> None:
     rng = np.random.default_rng(0)
     late: dict[str, list[float]] = {name: [] for name in FAULTS}
     unseen: dict[str, int] = dict.fromkeys(FAULTS, 0)
@@ -93,7 +97,9 @@ def faults(folder: Path) -> None:
             with tempfile.TemporaryDirectory() as name_of_folder:
                 path = Path(name_of_folder, "clip.mp4")
                 path.write_bytes(encoded((picture(n) for n in range(9 * FPS)), "mp4"))
-                events = [e for s in watch(path, rate=RATE, policy=POLICY) for e in s.events]
+                events = [
+                    e for s in watch(path, rate=RATE, policy=policy_of(least)) for e in s.events
+                ]
             raised = [event.seconds for event in events if event.kind == "degraded"]
             if raised:
                 late[name].append(raised[0] - onset / FPS)
@@ -103,7 +109,7 @@ def faults(folder: Path) -> None:
         print(
             f"{name}: reported in {len(delays)} of {len(clips)} clips, after "
             f"{min(delays, default=np.nan):.2f} to {max(delays, default=np.nan):.2f} s "
-            f"(T is {POLICY.lasting} s, a sample {1 / RATE} s)"
+            f"(T is {policy_of(least).lasting} s, a sample {1 / RATE} s)"
         )
 
 
@@ -128,7 +134,7 @@ class Generated:
             )
 
 
-def clean(folder: Path) -> None:
+def clean(folder: Path, least: float) -> None:
     """Encoded and decoded, as footage is."""
     clips = photographs(folder, 640, 360)
     each = 600 / len(clips)
@@ -140,30 +146,31 @@ def clean(folder: Path) -> None:
         with tempfile.TemporaryDirectory() as name:
             path = Path(name, "clip.mp4")
             path.write_bytes(encoded((frame(n) for n in range(round(each * FPS))), "mp4"))
-            for sample in watch(path, rate=RATE, policy=POLICY):
+            for sample in watch(path, rate=RATE, policy=policy_of(least)):
                 events += sample.events
                 assert sample.report is not None
                 scores.append(sample.report.value)
-                short += sample.report.value < 3
+                short += sample.report.value < least
     print(
         f"{len(clips)} scenes, {len(scores) / RATE / 60:.1f} minutes, {len(scores)} samples, "
-        f"scores {min(scores):.2f} to {max(scores):.2f}, {short} under 3: {len(events)} events"
+        f"scores {min(scores):.2f} to {max(scores):.2f}, {short} under {least}: "
+        f"{len(events)} events"
     )
 
 
-def memory(folder: Path) -> None:
+def memory(folder: Path, least: float) -> None:
     from qinsight_plugin.watch.timeline import Timeline
 
     feed = Generated(photographs(folder, 320, 180), 320, 180, 20_000)
     timeline, began = Timeline(), time.monotonic()
-    for number, sample in enumerate(watch(feed, rate=None, policy=POLICY), 1):
+    for number, sample in enumerate(watch(feed, rate=None, policy=policy_of(least)), 1):
         timeline.add(sample)
         if number in (500, 1_000, 2_000, 5_000, 10_000, 15_000, 20_000):
             print(json.dumps({"frames": number, "resident MiB": round(resident(), 1)}), flush=True)
     print(f"{time.monotonic() - began:.0f} s, {len(timeline.spans)} spans kept")
 
 
-def picture(path: Path) -> None:
+def picture(path: Path, least: float) -> None:
     """Thirty seconds, of which the middle ten are dark."""
     import skimage.data
 
@@ -175,9 +182,9 @@ def picture(path: Path) -> None:
         clip = Path(name, "clip.mp4")
         shown = (frame(n) if not 10 <= n / FPS < 20 else frame(n) // 8 for n in range(30 * FPS))
         clip.write_bytes(encoded(shown, "mp4"))
-        for sample in watch(clip, rate=RATE, policy=POLICY):
+        for sample in watch(clip, rate=RATE, policy=policy_of(least)):
             timeline.add(sample)
-    timeline.draw(path, "clip.mp4", 3.0)
+    timeline.draw(path, "clip.mp4", least)
     for event in timeline.events:
         print(event)
     means = [span.mean for span in timeline.spans]
@@ -192,7 +199,7 @@ def resident() -> float:
 def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
     known = {"load": load, "faults": faults, "clean": clean, "memory": memory, "picture": picture}
-    known[what](folder)
+    known[what](folder, float(sys.argv[3]) if len(sys.argv) > 3 else 3.0)
 
 
 if __name__ == "__main__":
