@@ -24,7 +24,7 @@ from qinsight_plugin.errors import ConfigError, VideoError
 from qinsight_plugin.hookspecs import hookimpl
 from qinsight_plugin.plugins import default_host
 from qinsight_plugin.records import Gate
-from qinsight_plugin.watch.alarms import Alarm, Smoother
+from qinsight_plugin.watch.alarms import Alarm, Smoother, Usual
 from qinsight_plugin.watch.feeds import FolderFeed, Frame, StreamFeed, without_password
 from qinsight_plugin.watch.sampling import Pace, sampled
 from qinsight_plugin.watch.timeline import Timeline
@@ -87,6 +87,16 @@ def test_a_change_that_shows_now_is_dated_back() -> None:
     for second, value in enumerate((4.0, 4.1, 2.0, 2.1)):
         found = smoother.add(second, value)
     assert (found.value, found.below) == (2.1, 2)
+
+
+@given(st.lists(st.floats(1, 5), min_size=5, max_size=200), st.floats(0.1, 5))
+def test_what_is_usual_is_the_median_of_the_last_minute(values: list[float], step: float) -> None:
+    usual = Usual()
+    for number, value in enumerate(values):
+        usual.add(number * step, value)
+    last = (len(values) - 1) * step
+    minute = [value for number, value in enumerate(values) if number * step >= last - 60]
+    assert usual.value == (np.median(minute) if len(minute) >= 5 else None)
 
 
 # Sampling.
@@ -232,6 +242,36 @@ def test_a_folder_that_is_being_filled(tmp_path: Path, astronaut: Pixels) -> Non
     errors = {Path(report.source).name: report.error for report in reports}
     assert errors["a.png"] is errors["b.png"] is None
     assert errors["c.png"] is not None
+
+
+class Clip:
+    """Two frames a second: 5 seconds as it is, 5 darkened, 5 as it is."""
+
+    name, live = "clip", False
+
+    def __init__(self, picture: Pixels) -> None:
+        self._picture = picture
+
+    def frames(self) -> Iterator[Frame]:
+        for number in range(30):
+            shown = dark(self._picture) if 10 <= number < 20 else self._picture
+            yield Frame(number / 2, lambda shown=shown: shown, (512, 512), str(number))  # type: ignore[misc]
+
+
+def test_a_fall_under_the_usual_is_an_event_whatever_the_score(astronaut: Pixels) -> None:
+    def events(policy: Policy) -> list[tuple[str, float, float]]:
+        samples = watch(Clip(astronaut), rate=None, policy=policy)
+        return [(e.kind, e.since, e.seconds) for s in samples for e in s.events]
+
+    assert events(Policy(lasting=1.0)) == []
+    fallen = events(Policy(lasting=1.0, fall=0.5))
+    # Certain once it has lasted a second, and half of the median's window has seen it.
+    assert fallen == [("degraded", 5.0, 6.0), ("recovered", 10.0, 11.0)]
+
+
+def test_a_fall_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fall must be 0 or more, not nan"):
+        Policy(fall=float("nan"))
 
 
 # Cameras.

@@ -1,9 +1,9 @@
-"""What watching costs and what it sees: `python -m tests.watching WHAT FOLDER [MIN_SCORE]`.
+"""What watching costs and what it sees: `python -m tests.watching WHAT FOLDER [MIN_SCORE [FALL]]`.
 
 `python -m tests.watching picture FILE.png` draws the README's timeline.
 
 FOLDER holds clean photographs (.png), over which a generated camera sways. MIN_SCORE is 3 unless
-given. WHAT is one of
+given, FALL not asked for. WHAT is one of
 
     load     720p30 for a minute over HTTP, 5 frames a second: CPU seconds of the watching process
     faults   blur, JPEG 10, dark, in clips of the first eight: how long until the event
@@ -42,10 +42,6 @@ FAULTS = {
 }
 
 
-def policy_of(least: float) -> Policy:
-    return Policy(Gate(min_score=least))
-
-
 def photographs(folder: Path, width: int, height: int) -> list[Pixels]:
     """A fifth larger than the frames."""
     found = []
@@ -58,7 +54,7 @@ def photographs(folder: Path, width: int, height: int) -> list[Pixels]:
     return found
 
 
-def load(folder: Path, least: float) -> None:
+def load(folder: Path, policy: Policy) -> None:
     """The watching is done by the command line, in a process that does nothing else."""
     seconds = 60
     frame = footage(photographs(folder, 1280, 720)[0], 1280, 720)
@@ -67,7 +63,14 @@ def load(folder: Path, least: float) -> None:
     script = [Play(piece, 10 * FPS / 30) for _ in range(seconds * 30 // (10 * FPS) + 1)]
     with LiveServer(script) as server:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        options = ("--rate", str(RATE), "--min-score", str(least), "--duration", str(seconds))
+        options = (
+            "--rate",
+            str(RATE),
+            "--min-score",
+            str(policy.gate.min_score),
+            "--duration",
+            str(seconds),
+        )
         done = subprocess.run(
             [sys.executable, "-m", "qinsight_plugin", "watch", server.address, *options],
             capture_output=True,
@@ -80,7 +83,7 @@ def load(folder: Path, least: float) -> None:
     print(f"{cpu:.1f} CPU seconds in {seconds} s: {cpu / seconds:.2f} of a core, start included")
 
 
-def faults(folder: Path, least: float) -> None:
+def faults(folder: Path, policy: Policy) -> None:
     rng = np.random.default_rng(0)
     late: dict[str, list[float]] = {name: [] for name in FAULTS}
     unseen: dict[str, int] = dict.fromkeys(FAULTS, 0)
@@ -97,9 +100,7 @@ def faults(folder: Path, least: float) -> None:
             with tempfile.TemporaryDirectory() as name_of_folder:
                 path = Path(name_of_folder, "clip.mp4")
                 path.write_bytes(encoded((picture(n) for n in range(9 * FPS)), "mp4"))
-                events = [
-                    e for s in watch(path, rate=RATE, policy=policy_of(least)) for e in s.events
-                ]
+                events = [e for s in watch(path, rate=RATE, policy=policy) for e in s.events]
             raised = [event.seconds for event in events if event.kind == "degraded"]
             if raised:
                 late[name].append(raised[0] - onset / FPS)
@@ -109,7 +110,7 @@ def faults(folder: Path, least: float) -> None:
         print(
             f"{name}: reported in {len(delays)} of {len(clips)} clips, after "
             f"{min(delays, default=np.nan):.2f} to {max(delays, default=np.nan):.2f} s "
-            f"(T is {policy_of(least).lasting} s, a sample {1 / RATE} s)"
+            f"(T is {policy.lasting} s, a sample {1 / RATE} s)"
         )
 
 
@@ -134,19 +135,19 @@ class Generated:
             )
 
 
-def clean(folder: Path, least: float) -> None:
+def clean(folder: Path, policy: Policy) -> None:
     """Encoded and decoded, as footage is."""
     clips = photographs(folder, 640, 360)
     each = 600 / len(clips)
     events: list[Event] = []
     scores: list[float] = []
-    short = 0
+    short, least = 0, policy.gate.min_score or 0.0
     for photograph in clips:
         frame = footage(photograph, 640, 360)
         with tempfile.TemporaryDirectory() as name:
             path = Path(name, "clip.mp4")
             path.write_bytes(encoded((frame(n) for n in range(round(each * FPS))), "mp4"))
-            for sample in watch(path, rate=RATE, policy=policy_of(least)):
+            for sample in watch(path, rate=RATE, policy=policy):
                 events += sample.events
                 assert sample.report is not None
                 scores.append(sample.report.value)
@@ -158,19 +159,19 @@ def clean(folder: Path, least: float) -> None:
     )
 
 
-def memory(folder: Path, least: float) -> None:
+def memory(folder: Path, policy: Policy) -> None:
     from qinsight_plugin.watch.timeline import Timeline
 
     feed = Generated(photographs(folder, 320, 180), 320, 180, 20_000)
     timeline, began = Timeline(), time.monotonic()
-    for number, sample in enumerate(watch(feed, rate=None, policy=policy_of(least)), 1):
+    for number, sample in enumerate(watch(feed, rate=None, policy=policy), 1):
         timeline.add(sample)
         if number in (500, 1_000, 2_000, 5_000, 10_000, 15_000, 20_000):
             print(json.dumps({"frames": number, "resident MiB": round(resident(), 1)}), flush=True)
     print(f"{time.monotonic() - began:.0f} s, {len(timeline.spans)} spans kept")
 
 
-def picture(path: Path, least: float) -> None:
+def picture(path: Path, policy: Policy) -> None:
     """Thirty seconds, of which the middle ten are dark."""
     import skimage.data
 
@@ -182,9 +183,9 @@ def picture(path: Path, least: float) -> None:
         clip = Path(name, "clip.mp4")
         shown = (frame(n) if not 10 <= n / FPS < 20 else frame(n) // 8 for n in range(30 * FPS))
         clip.write_bytes(encoded(shown, "mp4"))
-        for sample in watch(clip, rate=RATE, policy=policy_of(least)):
+        for sample in watch(clip, rate=RATE, policy=policy):
             timeline.add(sample)
-    timeline.draw(path, "clip.mp4", least)
+    timeline.draw(path, "clip.mp4", policy.gate.min_score)
     for event in timeline.events:
         print(event)
     means = [span.mean for span in timeline.spans]
@@ -199,7 +200,8 @@ def resident() -> float:
 def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
     known = {"load": load, "faults": faults, "clean": clean, "memory": memory, "picture": picture}
-    known[what](folder, float(sys.argv[3]) if len(sys.argv) > 3 else 3.0)
+    least, *fall = [float(number) for number in sys.argv[3:]] or [3.0]
+    known[what](folder, Policy(Gate(min_score=least), fall=fall[0] if fall else None))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ _SHOWN = 40
     help="How far over the lowest score quality must be to have recovered.",
 )  # fmt: skip
 @click.option(
+    "--fall", type=float, metavar="MOS",
+    help="How far under what the stream usually scores is too low, too; for a camera that keeps "
+    "its view.",
+)  # fmt: skip
+@click.option(
     "--smooth", type=click.IntRange(min=1), default=3, show_default=True,
     help="Samples of which the median is judged.",
 )  # fmt: skip
@@ -122,6 +127,7 @@ def make_policy(
     margin: float,
     smooth: int,
     freeze: float | None,
+    fall: float | None,
     **_: Any,
 ) -> Policy:
     from qinsight_plugin.gate import load_policy
@@ -131,7 +137,7 @@ def make_policy(
     gate = Gate() if policy_file is None else load_policy(policy_file)
     if min_score is not None:
         gate = dataclasses.replace(gate, min_score=min_score)
-    return Policy(gate, lasting, margin, smooth, freeze)
+    return Policy(gate, lasting, margin, smooth, freeze, fall)
 
 
 @contextlib.contextmanager

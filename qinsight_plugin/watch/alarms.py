@@ -98,3 +98,28 @@ class Smoother:
             next(at for at, one in self._last if one <= median),
             next(at for at, one in self._last if one >= median),
         )
+
+
+class Usual:
+    """What a stream scores when nothing is wrong: the median of the last minute of that.
+
+    Args:
+        least: samples before which nothing is called usual.
+    """
+
+    SECONDS = 60.0
+
+    def __init__(self, least: int = 5) -> None:
+        self._least = least
+        self._last: deque[tuple[float, float]] = deque(maxlen=4096)
+
+    def add(self, seconds: float, value: float) -> None:
+        self._last.append((seconds, value))
+        while self._last[0][0] < seconds - self.SECONDS:
+            self._last.popleft()
+
+    @property
+    def value(self) -> float | None:
+        if len(self._last) < self._least:
+            return None
+        return statistics.median(value for _, value in self._last)

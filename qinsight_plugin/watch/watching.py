@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qinsight_plugin.errors import ConfigError, QInsightError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
 from qinsight_plugin.records import Gate, Report, Verdict
-from qinsight_plugin.watch.alarms import Alarm, Event, Smoothed, Smoother
+from qinsight_plugin.watch.alarms import Alarm, Event, Smoothed, Smoother, Usual
 from qinsight_plugin.watch.feeds import Feed, FolderFeed, open_feed
 from qinsight_plugin.watch.sampling import Pace, Taken, sampled
 
@@ -37,6 +37,9 @@ class Policy:
         smooth: samples of which the median is taken.
         freeze: seconds of the same picture that are an event; None: none are, since a scene may
             stand still.
+        fall: MOS under what the stream usually scores (see `Usual`) that breaks the policy too;
+            None: only the gate counts. What a good picture scores depends on what it shows, so
+            this suits a camera that keeps its view; a cut to another one may be called a fall.
     """
 
     gate: Gate = field(default_factory=Gate)
@@ -44,9 +47,10 @@ class Policy:
     margin: float = 0.2
     smooth: int = 3
     freeze: float | None = None
+    fall: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("lasting", "margin", "freeze"):
+        for name in ("lasting", "margin", "freeze", "fall"):
             value = getattr(self, name)
             if value is not None and not value >= 0:
                 raise ConfigError(f"{name} must be 0 or more, not {value}")
@@ -68,7 +72,7 @@ class Sample:
         seconds: since it began.
         report: of the frame; None where none came.
         smoothed: the median score of the last samples; None where there is no score yet.
-        verdict: of the policy's gate, on the smoothed score.
+        verdict: of the policy, on the smoothed score.
         events: what became certain now.
         degraded: whether quality has been too low for long enough, and not yet recovered.
         skipped, dropped: see `Taken`; since the last sample.
@@ -144,6 +148,7 @@ class Watcher:
     def __init__(self, pipeline: Pipeline, policy: Policy, name: str) -> None:
         self._pipeline, self._policy, self._name = pipeline, policy, name
         self._smoother = Smoother(policy.smooth)
+        self._usual = Usual()
         self._quality = Alarm("degraded", "recovered", policy.lasting)
         self._signal = Alarm("lost", "returned", policy.lasting)
         self._motion = Alarm("frozen", "moving", policy.freeze or 0)
@@ -202,10 +207,26 @@ class Watcher:
         since = None
         if smoothed is not None:
             since = smoothed.above if self._quality.active else smoothed.below
+            verdict, good = self._compared(seconds, smoothed.value, verdict, good)
         event = self._quality.update(
             seconds, not verdict.accepted, good, since, "; ".join(verdict.reasons)
         )
         return verdict, [] if event is None else [event]
+
+    def _compared(
+        self, seconds: float, value: float, verdict: Verdict, good: bool
+    ) -> tuple[Verdict, bool]:
+        """Verdict and recovery once the score is held against what is usual."""
+        usual, fall = self._usual.value, self._policy.fall
+        if fall is not None and usual is not None:
+            if value < usual - fall:
+                reason = f"score {value:.2f} is {usual - value:.2f} under the usual {usual:.2f}"
+                reasons = (*verdict.reasons, reason)
+                verdict = dataclasses.replace(verdict, accepted=False, reasons=reasons)
+            good = good and value >= usual - fall + min(self._policy.margin, fall)
+        if verdict.accepted and not self._quality.active:
+            self._usual.add(seconds, value)
+        return verdict, good
 
     def _silence(self, taken: Taken) -> Sample | None:
         event = self._signal.update(
