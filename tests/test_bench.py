@@ -42,6 +42,7 @@ def test_bench_prints_a_row_a_size(qinsight: Run) -> None:
     assert (found["peers"], found["roofline"]) == ([], None)
 
 
+@pytest.mark.slow
 def test_bench_tables_name_every_student_and_every_peer(qinsight: Run, tmp_path: Path) -> None:
     own = f"student:{shutil.copy(SHIPPED_WEIGHTS, tmp_path / 'own.onnx')}"
     both = ("--scorer", "student", "--scorer", own, "--threads", "1")

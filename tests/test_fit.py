@@ -90,6 +90,7 @@ def changed(one: AnyStudent, other: AnyStudent) -> set[str]:
     return {name for name, tensor in weights(one).items() if (tensor != theirs[name]).any()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2], ids=["in the probe", "with the backbone"])
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "trained"])
 def test_a_run_that_was_killed_ends_with_the_same_bits(
@@ -113,6 +114,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt"}
 
 
+@pytest.mark.slow
 def test_a_run_that_had_ended_takes_no_further_step(data: TrainingData, tmp_path: Path) -> None:
     recipe, student, file = toy_recipe(epochs=1.0), toy_student(), tmp_path / "checkpoint.pt"
     first = fit(student, data, recipe, fresh=True, checkpoint=file)
@@ -120,6 +122,7 @@ def test_a_run_that_had_ended_takes_no_further_step(data: TrainingData, tmp_path
     assert changed(first, again) == set()
 
 
+@pytest.mark.slow
 def test_between_two_savings_passes_the_stated_time(data: TrainingData, tmp_path: Path) -> None:
     recipe = toy_recipe(epochs=1.0, checkpoint_seconds=3600.0)
     path = tmp_path / "checkpoint.pt"
@@ -158,6 +161,7 @@ def other_families(data: TrainingData) -> TrainingData:
     return dataclasses.replace(data, families=data.families[::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [other_ratings, other_pictures, other_answers, other_families])
 def test_a_checkpoint_of_other_data_is_refused(
     data: TrainingData, tmp_path: Path, change: Callable[[TrainingData], TrainingData]
@@ -168,6 +172,7 @@ def test_a_checkpoint_of_other_data_is_refused(
         fit(toy_student(), change(data), recipe, fresh=True, checkpoint=file)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_recipe_or_start_is_refused(
     data: TrainingData, tmp_path: Path
 ) -> None:
@@ -206,6 +211,7 @@ def test_a_checkpoint_runs_no_code_and_a_damaged_one_is_named(
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_student_and_another_seed_another(data: TrainingData) -> None:
     one, same, other = (
         fit(toy_student(), data, toy_recipe(epochs=0.5, seed=seed), fresh=True)
@@ -215,6 +221,7 @@ def test_a_seed_gives_the_same_student_and_another_seed_another(data: TrainingDa
     assert changed(one, other)
 
 
+@pytest.mark.slow
 def test_fresh_heads_are_the_seeds_and_not_the_processes(
     data: TrainingData, tmp_path: Path
 ) -> None:
@@ -340,6 +347,7 @@ def test_the_first_sets_scale_is_not_learnt_and_the_others_are(data: TrainingDat
 # Losses of a step
 
 
+@pytest.mark.slow
 def test_a_step_reports_every_loss_and_their_weights_are_the_recipes(data: TrainingData) -> None:
     def first_losses(recipe: Recipe) -> Mapping[str, float]:
         seen: list[Mapping[str, float]] = []

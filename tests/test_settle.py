@@ -91,6 +91,7 @@ def test_every_kind_weighs_alike_as_sklearn_has_it() -> None:
     assert balance(severities).tolist() == pytest.approx(expected.tolist())
 
 
+@pytest.mark.slow
 def test_blur_is_named_and_nothing_else_of_the_student_changes(
     cache: StemCache, rated: Rated, families: list[Family]
 ) -> None:
@@ -109,6 +110,7 @@ def test_blur_is_named_and_nothing_else_of_the_student_changes(
     assert named[1::2].count(3) >= 5
 
 
+@pytest.mark.slow
 def test_the_score_settles_on_the_ratings_and_nothing_else_of_the_student_changes(
     cache: StemCache, rated: Rated, families: list[Family]
 ) -> None:
@@ -122,6 +124,7 @@ def test_the_score_settles_on_the_ratings_and_nothing_else_of_the_student_change
     assert after > max(0.8, before)
 
 
+@pytest.mark.slow
 def test_a_seed_settles_the_same_way_again(
     cache: StemCache, rated: Rated, families: list[Family]
 ) -> None:
@@ -131,6 +134,7 @@ def test_a_seed_settles_the_same_way_again(
     assert changed(*students) == set()
 
 
+@pytest.mark.slow
 def test_without_epochs_nothing_changes(
     cache: StemCache, rated: Rated, families: list[Family]
 ) -> None:
@@ -139,6 +143,7 @@ def test_without_epochs_nothing_changes(
     assert changed(student, start) == set()
 
 
+@pytest.mark.slow
 def test_without_families_nothing_changes(cache: StemCache, rated: Rated) -> None:
     student, start = standardised(cache, rated), standardised(cache, rated)
     settle(student, cache, rated, [], toy_recipe(settle_epochs=2.0, naming_epochs=2.0))

@@ -188,6 +188,7 @@ def test_a_hundred_megapixels_are_scored_in_a_gigabyte_and_a_half(
     assert kib < 1.5 * 1024 * 1024
 
 
+@pytest.mark.slow
 def test_a_large_jpeg_scores_as_its_full_decode_within_a_twentieth(tmp_path: Path) -> None:
     """The decoder's own downscaling, against every pixel decoded and then halved."""
     rng = np.random.default_rng(0)

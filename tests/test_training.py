@@ -173,6 +173,7 @@ def test_a_student_learns_and_its_figures_are_those_of_its_scores(
     assert trained.counts["families"] == 2
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_held_out_is_not_learnt_from_in_another_set_either(
     folder: Path, tmp_path: Path
 ) -> None:
