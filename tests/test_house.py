@@ -27,7 +27,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 LAYERS = (
     {"errors"},
-    {"_imports", "records", "suffixes"},
+    {"_imports", "records", "srgb", "suffixes"},
     {"attempts"},
     {
         "batcher",

@@ -12,6 +12,7 @@ import PIL.Image
 import PIL.ImageEnhance
 
 from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.srgb import LINEAR, encoded
 
 if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
@@ -20,12 +21,9 @@ Adjust: TypeAlias = "Callable[[Pixels, float], Pixels]"
 
 
 def exposure(pixels: Pixels, value: float) -> Pixels:
-    """`value` in stops: light is multiplied by 2 ** value, in linear sRGB (IEC 61966-2-1)."""
-    levels = np.arange(256) / 255
-    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
-    light = np.clip(linear * 2.0**value, 0, 1)
-    encoded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    curve: Pixels = np.round(encoded * 255).astype(np.uint8)
+    """`value` in stops: light is multiplied by 2 ** value, in linear sRGB."""
+    light = np.clip(LINEAR * 2.0**value, 0, 1)
+    curve: Pixels = np.round(encoded(light) * 255).astype(np.uint8)
     return curve[pixels]
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from qinsight_plugin.fidelity.filters import RADIUS, Plane, blur_columns, blur_rows
 from qinsight_plugin.fidelity.weights import WEIGHTS
 from qinsight_plugin.records import Pixels
+from qinsight_plugin.srgb import LINEAR
 
 MIN_SIDE = 8
 SCALES = 6
@@ -32,10 +33,7 @@ _OPSIN = np.array(
     ],
     np.float32,
 )
-_LEVELS = np.arange(256) / 255
-_LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4)
-_LINEAR = _LINEAR.astype(np.float32)
-"""sRGB level -> linear light."""
+_LIGHT = LINEAR.astype(np.float32)
 
 
 class _Scale(NamedTuple):
@@ -73,7 +71,7 @@ class Ssimulacra2:
 
 def pyramid(pixels: Pixels) -> Iterator[Plane]:
     """float32 [3, h, w] in a positive form of XYB, each time half the size."""
-    linear: Plane = _LINEAR[pixels.transpose(2, 0, 1)]
+    linear: Plane = _LIGHT[pixels.transpose(2, 0, 1)]
     for _ in range(SCALES):
         if min(linear.shape[1:]) < MIN_SIDE:
             return

@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.records import Pixels
+from qinsight_plugin.srgb import LINEAR
 
 _TO_XYZ = np.array(  # IEC 61966-2-1, over the D65 white
     [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
 ) / np.array([[0.9505], [1.0], [1.089]])
-_LEVELS = np.arange(256) / 255
-_LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ def blocks(pixels: Pixels, side: int = 8) -> npt.NDArray[np.float64]:
     """Linear light, [H // side, W // side, 3], each the mean of a square: without the noise, which
     would count as chroma and contrast."""
     height, width = (length // side for length in pixels.shape[:2])
-    light = _LINEAR[pixels[: height * side, : width * side]]
+    light = LINEAR[pixels[: height * side, : width * side]]
     means: npt.NDArray[np.float64] = light.reshape(height, side, width, side, 3).mean((1, 3))
     return means
 

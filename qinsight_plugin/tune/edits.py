@@ -9,13 +9,13 @@ import numpy as np
 
 from qinsight_plugin._imports import require
 from qinsight_plugin.records import Pixels
+from qinsight_plugin.srgb import LINEAR
 from qinsight_plugin.tune import isp
 from qinsight_plugin.tune.illuminant import cast
 from qinsight_plugin.tune.raw import Plane
 
 _LEVELS = np.arange(256) / 255
-LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4)
-LINEAR = LINEAR.astype(np.float32)
+_LIGHT = LINEAR.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ def white_balance(pixels: Pixels, strength: float) -> Pixels:
     red, blue = np.exp(-strength * cast(pixels))
     gains = np.array([red, 1, blue])
     gains /= gains @ np.array([0.2126, 0.7152, 0.0722])
-    return developed(LINEAR[pixels] * gains.astype(np.float32))
+    return developed(_LIGHT[pixels] * gains.astype(np.float32))
 
 
 def exposure(pixels: Pixels, stops: float) -> Pixels:
-    table = developed(LINEAR * np.float32(2**stops))
+    table = developed(_LIGHT * np.float32(2**stops))
     edited: Pixels = table[pixels]
     return edited
 

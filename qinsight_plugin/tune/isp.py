@@ -15,6 +15,7 @@ import numpy as np
 
 from qinsight_plugin._imports import require
 from qinsight_plugin.records import Pixels
+from qinsight_plugin.srgb import encoded
 from qinsight_plugin.tune.raw import Matrix, Plane, Raw
 from qinsight_plugin.tune.space import Number, Space
 
@@ -135,10 +136,8 @@ def correct_colours(colours: Plane, matrix: Matrix, saturation: float) -> Plane:
 
 
 def tone_curve(light: Plane, contrast: float) -> Plane:
-    """Linear light to levels from 0 to 1: IEC 61966-2-1 (sRGB), then contrast about the middle."""
-    clipped = np.clip(light, 0, 1)
-    low = clipped * 12.92
-    levels = np.where(clipped <= 0.0031308, low, 1.055 * clipped ** (1 / 2.4) - 0.055)
+    """Linear light to sRGB's levels from 0 to 1, then contrast about the middle."""
+    levels = encoded(np.clip(light, 0, 1))
     # A cubic with slope 1 + contrast in the middle; it keeps black, grey and white in place.
     curved: Plane = levels + contrast * (levels - 0.5) * (1 - (2 * levels - 1) ** 2)
     return curved

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ImageDecodeError, ImageNotFoundError, ImageUnsupportedError
 from qinsight_plugin.records import Pixels
+from qinsight_plugin.srgb import LINEAR
 
 Plane: TypeAlias = npt.NDArray[np.float32]
 Matrix: TypeAlias = npt.NDArray[np.float64]
@@ -71,8 +72,7 @@ def photographed(
     then noise, 12 bits and a black level. An odd row or column is cut off.
     """
     height, width = (side - side % 2 for side in pixels.shape[:2])
-    levels = pixels[:height, :width] / 255
-    light = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    light = LINEAR[pixels[:height, :width]]
     sensed = np.maximum(light @ np.linalg.inv(SENSOR).T, 0)
     red, blue = shot.gains
     sensed = sensed / (red, 1, blue) * 2**shot.stops
