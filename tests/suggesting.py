@@ -18,6 +18,7 @@ from PIL import Image
 
 from qinsight_plugin.degradations import gaussian_noise, to_pixels, underexposure
 from qinsight_plugin.fidelity.ssimulacra2 import Ssimulacra2
+from qinsight_plugin.srgb import LINEAR
 from qinsight_plugin.tune import edits, suggest
 
 from .conftest import Pixels
@@ -35,7 +36,7 @@ def spoil(pixels: Pixels, fault: str, index: int) -> Pixels:
     if fault == "noise":
         return gaussian_noise(pixels, 15, rng)
     red, blue = np.exp(CASTS[index // 4 % len(CASTS)])
-    return edits.developed((edits.LINEAR[pixels] * (red, 1, blue)).astype(np.float32))
+    return edits.developed((LINEAR[pixels] * (red, 1, blue)).astype(np.float32))
 
 
 def load(path: Path) -> Pixels:

@@ -14,8 +14,9 @@ from PIL import Image
 from qinsight_plugin.degradations import gaussian_noise, underexposure
 from qinsight_plugin.errors import ConfigError, ImageTooSmallError
 from qinsight_plugin.fidelity.ssimulacra2 import Ssimulacra2
+from qinsight_plugin.srgb import LINEAR
 from qinsight_plugin.tune import suggest
-from qinsight_plugin.tune.edits import EDITS, LINEAR, apply_all, developed
+from qinsight_plugin.tune.edits import EDITS, apply_all, developed
 from qinsight_plugin.tune.illuminant import cast
 
 from .conftest import Pixels, Run
