@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from qinsight_plugin.errors import ImageDecodeError, LabelsError
+from qinsight_plugin.fidelity.ssimulacra2 import Ssimulacra2
 from qinsight_plugin.labels import Labels
+from qinsight_plugin.records import DISTORTIONS
+from qinsight_plugin.student import families as families_module
 from qinsight_plugin.student.cache import Record, StemCache
 from qinsight_plugin.student.families import (
     NEAR,
@@ -35,7 +38,9 @@ from qinsight_plugin.student.views import (
 )
 
 from .conftest import Pixels
-from .toy import toy_student, write_pictures
+from .toy import blurred_windows, toy_student, write_pictures
+
+UNKNOWN = np.full(RUNGS, np.nan, np.float32)
 
 
 @pytest.fixture
@@ -72,15 +77,49 @@ def test_one_class_grows_from_rung_to_rung_and_the_others_stay(seed: int) -> Non
         assert (milder.pixels != worse.pixels).any()
 
 
+def test_likeness_is_that_to_the_undistorted_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is, to the view before anything was done to it."""
+    seen = []
+    monkeypatch.setattr(families_module, "harmless", lambda view, _: seen.append(view) or view)
+    pixels = blurred_windows(1, 96)[0][0]
+    measured = 0
+    for seed in range(12):
+        members = make_family(pixels, np.random.default_rng(seed))
+        for member in members:
+            darkened = member.severities[DISTORTIONS.index("darken")] > 0
+            mixed = np.count_nonzero(member.severities) > 1
+            assert math.isnan(member.likeness) == (darkened or mixed)
+            assert not member.likeness > 100
+        if not members[0].severities.any():
+            assert members[0].likeness == pytest.approx(100, abs=1e-6)
+        if seen and not math.isnan(members[2].likeness):
+            expected = max(0.0, Ssimulacra2(seen[-1]).score(members[2].pixels))
+            assert members[2].likeness == pytest.approx(expected, abs=1e-4)
+            measured += 1
+        seen.clear()
+    assert measured >= 3
+
+
+def test_what_is_not_measured_is_the_same_but_for_its_likeness() -> None:
+    pixels = blurred_windows(1, 96)[0][0]
+    pair = [make_family(pixels, np.random.default_rng(1), measured=m) for m in (True, False)]
+    for known, unknown in zip(*pair, strict=True):
+        assert (known.pixels == unknown.pixels).all()
+        assert (known.severities == unknown.severities).all()
+        assert math.isnan(unknown.likeness)
+
+
 def test_about_a_quarter_of_the_families_have_a_second_distortion() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8)
-    families = [make_family(pixels, np.random.default_rng(seed)) for seed in range(80)]
+    drawn = (np.random.default_rng(seed) for seed in range(80))
+    families = [make_family(pixels, rng, measured=False) for rng in drawn]
     spoilt = sum(members[0].severities.any() for members in families)
     assert spoilt == pytest.approx(20, abs=4 * math.sqrt(80 * 0.25 * 0.75))
 
 
-def severities_of(families: list[Family]) -> list[list[list[float]]]:
-    return [family.severities.tolist() for family in families]
+def labels_of(families: list[Family]) -> list[str]:
+    """And their likeness; as text, since NaN is not equal to itself."""
+    return [str((family.severities.tolist(), family.likeness.tolist())) for family in families]
 
 
 def test_families_from_the_cache_are_those_that_were_made(
@@ -93,10 +132,10 @@ def test_families_from_the_cache_are_those_that_were_made(
     assert held == len(cache) == 4 * RUNGS
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [family.records for family in again] == [family.records for family in first]
-    assert severities_of(again) == severities_of(first)
+    assert labels_of(again) == labels_of(first)
     with closing(StemCache(tmp_path / "other", toy_student())) as other:
         anew = cache_families(other, [pictures], 4, seed=3)
-        assert severities_of(anew) == severities_of(first)
+        assert labels_of(anew) == labels_of(first)
         for mine, theirs in zip(first, anew, strict=True):
             for a, b in zip(mine.records, theirs.records, strict=True):
                 assert (cache.whole(a).feature_map == other.whole(b).feature_map).all()
@@ -104,7 +143,7 @@ def test_families_from_the_cache_are_those_that_were_made(
 
 def test_another_seed_makes_other_families(cache: StemCache, pictures: list[Path]) -> None:
     first, second = (cache_families(cache, [pictures], 3, seed) for seed in (0, 1))
-    assert severities_of(first) != severities_of(second)
+    assert labels_of(first) != labels_of(second)
 
 
 def sources(families: list[Family]) -> list[str]:
@@ -143,7 +182,9 @@ def test_families_that_are_drawn_together_are_near_in_size() -> None:
 
 
 def family_of_side(side: int) -> Family:
-    return Family([Record("x", 0, side, 2 * side)] * RUNGS, np.zeros((RUNGS, 4), np.float32))
+    return Family(
+        [Record("x", 0, side, 2 * side)] * RUNGS, np.zeros((RUNGS, 4), np.float32), UNKNOWN
+    )
 
 
 # Views of rated pictures

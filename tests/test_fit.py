@@ -61,7 +61,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainingData]:
         )
         levels = np.zeros((6, 4), np.float32)
         levels[:, 2] = range(6)
-        families = [Family(records[first : first + 6], levels) for first in (0, 8)]
+        likeness = np.linspace(100, 0, 6, dtype=np.float32)
+        families = [Family(records[first : first + 6], levels, likeness) for first in (0, 8)]
         answers = np.arange(PICTURES - 1)
         compared = Compared(answers, answers + 1, (mos[1:] < mos[:-1]).astype(np.float32))
         yield TrainingData(cache, rated, families, compared)

@@ -20,6 +20,7 @@ from qinsight_plugin.student.losses import (
     distortion_loss,
     fidelity_loss,
     ladder_loss,
+    likeness_loss,
     plcc_loss,
     plcc_loss_within,
     preference,
@@ -76,6 +77,25 @@ def fidelity(rated: float, predicted: float, spread: float = 0.35) -> float:
 def test_fidelity_loss_is_the_formula_of_the_paper() -> None:
     loss = fidelity_loss(double([2.0, 2.5]), double([4.0, 3.0]), torch.tensor([0, 0]))
     assert loss.item() == pytest.approx(fidelity(1.0, -0.5), abs=1e-4)
+
+
+def test_likeness_loss_is_the_fidelity_of_pairs_across_families_that_lost_unlike_amounts() -> None:
+    likeness = [[80.0, 70.0, 60.0], [78.0, 66.0, math.nan], [70.0, 60.0, 50.0]]
+    mos = [[3.2, 3.1, 2.9], [3.0, 3.05, 1.0], [1.0, 2.0, 3.0]]
+    loss = likeness_loss(double(mos), double(likeness), torch.tensor([1, 1, 2]))
+    parts = [
+        fidelity((likeness[0][i] - likeness[1][j]) / 25, mos[0][i] - mos[1][j])
+        for i, j in ((0, 1), (2, 0))
+    ]
+    assert loss.item() == pytest.approx(np.mean(parts), abs=1e-4)
+
+
+def test_likeness_loss_asks_nothing_of_pictures_that_lost_as_much() -> None:
+    mos = double([[4.0, 3.0], [2.0, 1.0]]).requires_grad_()
+    for likeness in ([[90.0, 85.0], [85.0, 90.0]], [[math.nan] * 2] * 2):
+        loss = likeness_loss(mos, double(likeness), torch.tensor([0, 0]))
+        loss.backward()
+        assert loss.item() == 0
 
 
 def test_fidelity_loss_weighs_a_pair_by_both_of_its_ratings() -> None:

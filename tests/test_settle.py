@@ -45,7 +45,10 @@ def families(cache: StemCache) -> list[Family]:
     severities = np.zeros((6, 4), np.float32)
     severities[:, 2] = range(6)
     firsts = range(0, PICTURES, BLURS)
-    return [Family([cache[str(k + rung)] for rung in range(6)], severities) for k in firsts]
+    likeness = np.linspace(100, 0, 6, dtype=np.float32)
+    return [
+        Family([cache[str(k + rung)] for rung in range(6)], severities, likeness) for k in firsts
+    ]
 
 
 @pytest.fixture(scope="module")

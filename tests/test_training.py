@@ -29,7 +29,7 @@ from PIL import Image as PILImage
 
 import qinsight_plugin
 from qinsight_plugin.cli.main import cli
-from qinsight_plugin.cli.training_options import read_start
+from qinsight_plugin.cli.training_options import origin, read_start
 from qinsight_plugin.errors import ConfigError, ImageError, LabelsError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.pairs import Pairs
@@ -349,8 +349,9 @@ def test_fit_that_was_killed_goes_on_learns_from_both_files_and_writes_a_scorer(
     assert done.returncode == 0, done.stderr
     ((after, steps),) = re.findall(r"went on after step (\d+) of (\d+)", done.stdout)
     seen = [json.loads(line) for line in log.read_text().splitlines()]
-    rated, of_families = ["fidelity", "map", "mse", "plcc", "spread"], ["distortion", "ladder"]
-    assert seen[0] == [1, sorted([*rated, *of_families, "patches"])]
+    rated = ["fidelity", "map", "mse", "plcc", "spread"]
+    of_families = ["distortion", "ladder", "likeness", "patches"]
+    assert seen[0] == [1, sorted([*rated, *of_families])]
     assert [step for step, _ in seen[len(first) :]] == [*range(int(after) + 1, int(steps) + 1)]
     assert not work.exists()
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
@@ -362,6 +363,7 @@ def test_fit_that_was_killed_goes_on_learns_from_both_files_and_writes_a_scorer(
     ]
     assert notes["labels"] == ["labels.csv", "second.csv"]
     assert notes["init"] == "shipped"
+    assert notes["device"] == "cpu"
     assert notes["recipe"]["seed"] == 3
     assert notes["held_out"] == 16
 
@@ -552,6 +554,13 @@ def test_several_starts_are_one_with_their_mean_tail_and_no_heads() -> None:
     assert recipe == read_recipe(FROM_IMAGENET)
     for key, weights in alone.tail_features.state_dict().items():
         torch.testing.assert_close(student.tail_features.state_dict()[key], weights)
+
+
+def test_a_file_says_who_taught_and_where_it_began() -> None:
+    a, b = Path("lab/a.onnx"), Path("lab/b.onnx")
+    assert origin([], None, []) == {"init": "shipped"}
+    assert origin([a, b], None, [b]) == {"init": "a.onnx + b.onnx", "taught_by": "b.onnx"}
+    assert origin([], "hf:someone/model", []) == {"backbone": "someone/model"}
 
 
 def test_two_runs_cannot_share_a_work_folder(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from qinsight_plugin.cli.scale import scale_option
 from qinsight_plugin.cli.training_options import (
     companions,
     finish,
+    origin,
     pictures_in,
     read_start,
     require_trainable,
-    start_name,
     trainer_of,
     training_options,
 )
@@ -107,7 +107,7 @@ def command(
     job = Job([*human, taught], settings, where, pictures_in(pristine), hold_out, **others)
     with closing(trainer_of(job, student, fresh)) as trainer:
         trained = trainer.on_ratings()
-    start = start_name(init, backbone)
+    start = origin(init, backbone, taught_by)
     finish(job, trained, out, work is not None, teacher=teacher, samples=samples, **start)
 
 

@@ -15,10 +15,10 @@ from qinsight_plugin.cli.training_options import (
     FOLDER,
     companions,
     finish,
+    origin,
     pictures_in,
     read_start,
     require_trainable,
-    start_name,
     trainer_of,
     training_options,
 )
@@ -106,7 +106,7 @@ def command(
         with closing(trainer_of(job, student, fresh)) as trainer:
             trained = trainer.on_ratings()
     names = [Path(path).name for path in labels_csv]
-    finish(job, trained, out, work is not None, labels=names, **start_name(init, backbone))
+    finish(job, trained, out, work is not None, labels=names, **origin(init, backbone, taught_by))
 
 
 def read_sets(

@@ -2,23 +2,27 @@
 
 After KADIS-700K's recipe: Lin, Hosu and Saupe, "DeepFL-IQA: Weak Supervision for Deep IQA Feature
 Learning", 2020. Class, severity and order inside a family are weak labels: they are sure, but they
-are about what was done, not about what people saw.
+are about what was done, not about what people saw. How much was lost can be compared between
+families too: as in that paper, by a full-reference metric.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from qinsight_plugin.fidelity.ssimulacra2 import Ssimulacra2
 from qinsight_plugin.parallel import in_order
+from qinsight_plugin.records import DISTORTIONS
 from qinsight_plugin.scorers.student import SPEC
 from qinsight_plugin.student.cache import Cache, Pixels, Record
-from qinsight_plugin.student.distort import Applied, graded_ladder, harmless, spoil
+from qinsight_plugin.student.distort import Severities, graded_ladder, harmless, spoil
 from qinsight_plugin.student.views import file_digest, native_view
 
 OnCached: TypeAlias = Callable[[int, int], None]
@@ -38,10 +42,26 @@ class Family:
     Attributes:
         records: where their stem outputs lie.
         severities: float32 [6, 4], of the classes in the order of `DISTORTIONS`.
+        likeness: float32 [6], SSIMULACRA2 against the undistorted picture, 0 to 100; NaN where the
+            picture is darkened, which it minds more than people do, or has two distortions.
     """
 
     records: list[Record]
     severities: npt.NDArray[np.float32]
+    likeness: npt.NDArray[np.float32]
+
+    @property
+    def kind(self) -> int:
+        """The class that grows from member to member."""
+        return int((self.severities[-1] - self.severities[0]).argmax())
+
+
+class Member(NamedTuple):
+    """A picture of a family; fields as in `Family`."""
+
+    pixels: Pixels
+    severities: Severities
+    likeness: float
 
 
 def cache_families(
@@ -50,27 +70,31 @@ def cache_families(
     count: int,
     seed: int,
     on_cached: OnCached | None = None,
+    *,
+    measured: bool = True,
 ) -> list[Family]:
     """`count` families in order of size; those that the cache holds are not made again.
 
     Args:
         pools: collections of undistorted pictures; each that is not empty gives as many families
             as any other, its pictures taken in turn.
+        measured: whether their likeness is to be known; it takes longer than all else.
 
     Raises:
         ImageError: a source cannot be decoded.
     """
     pools = [pool for pool in pools if pool]
+    kept_as = "measured family" if measured else "family"
 
-    def prepare(number: int) -> tuple[str, list[Applied] | None]:
+    def prepare(number: int) -> tuple[str, list[Member] | None]:
         turn, pool = divmod(number, len(pools))
         again, place = divmod(turn, len(pools[pool]))
         source = pools[pool][place]
-        key = f"{file_digest(source)}:family:{seed}:{again}"
+        key = f"{file_digest(source)}:{kept_as}:{seed}:{again}"
         if f"{key}:{RUNGS - 1}" in cache:
             return key, None
         rng = np.random.default_rng((seed, int(key[:12], 16), again))
-        return key, make_family(native_view(source), rng)
+        return key, make_family(native_view(source), rng, measured=measured)
 
     families: list[Family] = []
     for key, members in in_order(prepare, range(count if pools else 0)):
@@ -84,28 +108,47 @@ def smaller_side(family: Family) -> int:
     return min(family.records[0].height, family.records[0].width)
 
 
-def family_of(cache: Cache[Any], key: str, members: list[Applied] | None) -> Family:
+def family_of(cache: Cache[Any], key: str, members: list[Member] | None) -> Family:
     if members is None:
         records = [cache[f"{key}:{rung}"] for rung in range(RUNGS)]
     else:
         records = [
-            cache.add(f"{key}:{rung}", member.pixels, about=member.severities.tolist())
-            for rung, member in enumerate(members)
+            cache.add(f"{key}:{rung}", pixels, about=[*severities.tolist(), likeness])
+            for rung, (pixels, severities, likeness) in enumerate(members)
         ]
-    return Family(records, np.array([record.about for record in records], np.float32))
+    about = np.array([record.about for record in records], np.float32)
+    return Family(records, about[:, :-1], about[:, -1])
 
 
-def make_family(pixels: Pixels, rng: np.random.Generator) -> list[Applied]:
+def make_family(pixels: Pixels, rng: np.random.Generator, *, measured: bool = True) -> list[Member]:
     """A view of the picture, spoilt or not, and five rungs of one more distortion on top of it."""
     view = window_or_half(pixels, rng)
     if rng.random() < 0.5:
         # What is harmless must not come to mean "nothing wrong", so it is met on all rungs.
         view = harmless(view, rng)
+    measure = likeness_to(view) if measured else unknown_likeness
     severities = np.zeros(4, np.float32)
     if rng.random() < SPOILT:
         view, severities = spoil(view, rng)
     ladder = graded_ladder(view, rng, without=list(severities > 0))
-    return [Applied(rung.pixels, np.maximum(rung.severities, severities)) for rung in ladder.rungs]
+    rungs = [(rung.pixels, np.maximum(rung.severities, severities)) for rung in ladder.rungs]
+    return [Member(*rung, measure(*rung)) for rung in rungs]
+
+
+def likeness_to(reference: Pixels) -> Callable[[Pixels, Severities], float]:
+    """What measures a picture of those severities, see `Family.likeness`."""
+    metric = Ssimulacra2(reference)
+    darken = DISTORTIONS.index("darken")
+
+    def measure(pixels: Pixels, severities: Severities) -> float:
+        known = severities[darken] == 0 and np.count_nonzero(severities) < 2
+        return max(0.0, metric.score(pixels)) if known else math.nan
+
+    return measure
+
+
+def unknown_likeness(pixels: Pixels, severities: Severities) -> float:
+    return math.nan
 
 
 def window_or_half(pixels: Pixels, rng: np.random.Generator, side: int = 384) -> Pixels:

@@ -8,6 +8,13 @@ from torch import Tensor
 
 from qinsight_plugin.records import SEVERITIES
 
+ONE_OPINION = 0.35
+"""Standard deviation of one opinion about one picture, in MOS."""
+
+LIKENESS_PER_MOS = 25.0
+"""Points of SSIMULACRA2 that are about one level of a rating: its own scale has 90 for no visible
+loss, 30 for low quality."""
+
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
     return (values * weight).sum() / weight.sum().clamp_min(1e-6)
@@ -40,7 +47,7 @@ def fidelity_loss(
     rated: Tensor,
     group: Tensor,
     weight: Tensor | None = None,
-    spread: float = 0.35,
+    spread: float = ONE_OPINION,
 ) -> Tensor:
     """Mean fidelity loss over the pairs inside each group.
 
@@ -95,6 +102,33 @@ def ladder_loss(predicted: Tensor, margin: float) -> Tensor:
         predicted: MOS, float [B, levels], best level first.
     """
     return torch.relu(margin - (predicted[:, :-1] - predicted[:, 1:])).mean()
+
+
+def likeness_loss(predicted: Tensor, likeness: Tensor, kind: Tensor, apart: float = 10.0) -> Tensor:
+    """Fidelity loss over pairs of pictures from different families, of which one, a full-reference
+    metric says, lost more than the other.
+
+    Only families of one kind of distortion are compared: how a blur compares with noise, the metric
+    knows less well. And nothing is asked of pairs that lost about as much: which of two good
+    photographs is better, it does not know at all.
+
+    Args:
+        predicted: MOS, float [families, rungs].
+        likeness: float of the same shape, see `Family`; NaN: not known.
+        kind: int [families].
+        apart: least difference in `likeness` of a pair.
+    """
+    count, rungs = likeness.shape
+    family = torch.arange(count, device=likeness.device).repeat_interleave(rungs)
+    lost = (likeness.flatten()[:, None] - likeness.flatten()) / LIKENESS_PER_MOS
+    comparable = (kind[family][:, None] == kind[family]) & (family[:, None] != family)
+    # False, too, where one of the two is not known.
+    first, second = torch.nonzero(comparable & (lost > apart / LIKENESS_PER_MOS), as_tuple=True)
+    if len(first) == 0:
+        return predicted.sum() * 0.0
+    mos = predicted.flatten()
+    given = preference(mos[first] - mos[second], ONE_OPINION)
+    return disagreement(preference(lost[first, second], ONE_OPINION), given).mean()
 
 
 def distortion_loss(at_least: Tensor, severities: Tensor) -> Tensor:

@@ -56,6 +56,8 @@ class Recipe:
             a step.
         ladder, distortion, quality_map: weights of the losses on families: order of the scores,
             class and severity, and the map.
+        likeness: weight of the loss on the order of pictures of different families, as SSIMULACRA2
+            has it; 0 saves measuring them.
         settle_epochs, naming_epochs: passes over whole pictures at the end, with the tail at
             rest, for the score's head and the naming head; see `settle`.
         ladder_margin: MOS by which a rung must score under the one before it.
@@ -85,6 +87,7 @@ class Recipe:
     families: int
     families_per_step: int
     ladder: float
+    likeness: float
     distortion: float
     quality_map: float
     settle_epochs: float

@@ -23,6 +23,7 @@ from qinsight_plugin.student.heads import JudgingHeads, on_scale
 from qinsight_plugin.student.losses import (
     fidelity_loss,
     ladder_loss,
+    likeness_loss,
     plcc_loss,
     plcc_loss_within,
     spread_loss,
@@ -46,11 +47,15 @@ class Described:
         rated: float [N, width], of the rated pictures.
         rungs: float [F, 6, width], of the families.
         severities: float [F, 6, 4].
+        likeness: float [F, 6].
+        kind: int [F].
     """
 
     rated: Tensor
     rungs: Tensor
     severities: Tensor
+    likeness: Tensor
+    kind: Tensor
 
 
 def settle(
@@ -69,6 +74,8 @@ def settle(
         describe(student, cache, [views[0] for views in rated.views]),
         describe(student, cache, rungs).view(len(families), RUNGS, -1),
         torch.from_numpy(np.stack([family.severities for family in families])),
+        torch.from_numpy(np.stack([family.likeness for family in families])),
+        torch.tensor([family.kind for family in families]),
     )
     torch.manual_seed(recipe.seed)
     settle_score(student.heads, described, rated, recipe)
@@ -85,7 +92,7 @@ def describe(student: AnyStudent, cache: Cache[Any], records: Sequence[Record]) 
 
 def settle_score(heads: JudgingHeads, described: Described, rated: Rated, recipe: Recipe) -> None:
     """Squared error and correlation over the first set, where scores are meant to be compared;
-    correlation and order inside every group; order inside families."""
+    correlation and order inside every group; order inside families and between them."""
     columns = (rated.mos, rated.variance, rated.weight, rated.group, rated.scale)
     mos, variance, weight, group, scale = (torch.from_numpy(column) for column in columns)
 
@@ -96,14 +103,15 @@ def settle_score(heads: JudgingHeads, described: Described, rated: Rated, recipe
         squares = (predicted - mos[rows]) ** 2
         own = weight[rows] * first
         families = torch.randint(len(described.rungs), (FAMILIES,))
+        rungs = on_scale(heads.regressor(described.rungs[families])[..., 0])
+        lost = likeness_loss(rungs, described.likeness[families], described.kind[families])
         return (
             WEIGHT_OF_SQUARES * weighted_mean(squares, own)
             + plcc_loss(predicted[first], mos[rows][first])
             + plcc_loss_within(predicted, mos[rows], group[rows])
             + fidelity_loss(predicted, mos[rows], group[rows], weight[rows])
-            + ladder_loss(
-                on_scale(heads.regressor(described.rungs[families])[..., 0]), recipe.ladder_margin
-            )
+            + recipe.ladder * ladder_loss(rungs, recipe.ladder_margin)
+            + recipe.likeness * lost
             + spread_loss(heads.spread(hidden), predicted, mos[rows], variance[rows], own)
         )
 

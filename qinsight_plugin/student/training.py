@@ -214,7 +214,10 @@ class Trainer:
         recipe = self.job.recipe
         on_cached = partial(self.on_cached, "families") if self.on_cached else None
         pools = [self.job.pristine, good]
-        return cache_families(self.cache, pools, recipe.families, recipe.seed, on_cached)
+        measured = recipe.likeness > 0
+        return cache_families(
+            self.cache, pools, recipe.families, recipe.seed, on_cached, measured=measured
+        )
 
     def learn(self, data: TrainingData, recipe: Recipe | None = None) -> AnyStudent:
         """Imitation, where there is any, and `fit`, on the job's device. What comes before and
