@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
     from qinsight_plugin.student.parity import Parity
 
-MOST_CALIBRATING = 128
+MOST_CALIBRATING = 1000
 MOST_COMPARED = 500
 COMPARED_BY_THE_WAY = 50
 """Of the calibration pictures, where no others are named."""
@@ -28,7 +28,11 @@ folder = click.Path(file_okay=False)
 @click.argument("student", metavar="STUDENT.ONNX", type=onnx_file)
 @click.option("--fp16", type=onnx_file, help="Write it in half precision, for GPUs.")
 @click.option("--int8", type=onnx_file, help="Write it in 8 bits, for CPUs; needs --calibrate.")
-@click.option("--calibrate", type=folder, help="Pictures of all qualities, 64 or more, for --int8.")
+@click.option(
+    "--calibrate",
+    type=folder,
+    help="Pictures of all qualities for --int8: 64 or more, 1000 better.",
+)
 @click.option("--reduce-range", is_flag=True, help="With --int8, for CPUs without VNNI.")
 @click.option(
     "--check", type=folder, help="Pictures to compare on.  [default: those of --calibrate]"
@@ -80,7 +84,7 @@ def command(
     made = [path for path in (fp16, int8) if path]
     for path in made:
         require_new(path, student)
-    for module in ("onnx", "onnxruntime"):
+    for module in ("onnx", "onnxruntime", *(["torch"] if int8 else [])):
         require(module, package=module, extra="export", purpose="exporting a student")
     calibrating = read_pictures(calibrate, MOST_CALIBRATING) if calibrate else []
     if fp16:

@@ -154,10 +154,12 @@ def graded_ladder(pixels: Pixels, rng: np.random.Generator, without: Sequence[bo
     return Ladder(name, variant, tuple(rungs))
 
 
-def spoil(pixels: Pixels, rng: np.random.Generator) -> tuple[Pixels, Severities]:
-    """One distortion of a severity up to "obvious", so that others still show on top of it."""
+def spoil(
+    pixels: Pixels, rng: np.random.Generator, worst: float = 3.0
+) -> tuple[Pixels, Severities]:
+    """One distortion; of a severity up to "obvious", others still show on top of it."""
     name, variant = _draw_variant(rng)
-    severity = rng.uniform(0.6, 3.0)
+    severity = rng.uniform(0.6, worst)
     return variant.apply(pixels, severity, rng), _labels({name: severity})
 
 

@@ -70,6 +70,7 @@ class JudgingHeads(nn.Module):
     ) -> None:
         super().__init__()
         self._arguments = (width, map_channels, hidden, dropout)
+        self.map_channels = map_channels
         self.register_buffer("pooled_mean", torch.zeros(width))
         self.register_buffer("pooled_scale", torch.ones(width))
         self.regressor = perceptron(width, hidden, 1, dropout)

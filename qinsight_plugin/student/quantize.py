@@ -5,14 +5,16 @@ greatest value that the calibration pictures show, weights int8 per channel. Whe
 or the like, products are exact; without it sums of two products saturate at 16 bits, which
 `reduce_range` avoids by weights of 7 bits.
 
-Two things are added to the tool's work. A depthwise filter often takes differences of neighbours,
+Three things are added to the tool's work. A depthwise filter often takes differences of neighbours,
 and rounding each weight by itself makes it answer to plain brightness too: here the weights of a
 filter are rounded so that their sum stays. And the picture's bytes are taken for what they are,
-8-bit numbers, instead of being made float and quantised again; see `stem_cells`.
+8-bit numbers, instead of being made float and quantised again; see `stem_cells`. And the heads are
+taught what they see now; see `relearn`.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,12 +37,13 @@ from qinsight_plugin.student.graph import (
     tensors,
     write_graph,
 )
+from qinsight_plugin.student.relearn import relearn_heads
 from qinsight_plugin.student.stem_cells import BYTE_SCALE, BYTE_ZERO, read_in_cells
 
 Weight = npt.NDArray[np.floating[Any]]
 
-LEAST_PICTURES = 16
-"""Fewer do not show how far activations range; from 64 on more change little."""
+LEAST_PICTURES, MOST_FOR_RANGES = 16, 128
+"""Fewer do not show how far activations range; more only find outliers."""
 
 
 def to_int8(
@@ -50,7 +53,8 @@ def to_int8(
 
     Args:
         source: a float32 student.
-        pictures: uint8 [H, W, 3] each, as the scorer will see them: good ones and bad ones.
+        pictures: uint8 [H, W, 3] each, as the scorer will see them: good ones and bad ones. Up to
+            `MOST_FOR_RANGES` of them show the ranges; the heads learn from all.
         reduce_range: weights of 7 bits, for CPUs without VNNI; less exact.
 
     Raises:
@@ -67,14 +71,20 @@ def to_int8(
     round_depthwise(model, levels=64 if reduce_range else 127)
     layout = read_in_cells(model)
     chosen = [node.name for node in backbone_nodes(model)] + layout
-    quantised = quantise(model, chosen, pictures, reduce_range)
+    ranging = pictures[:: math.ceil(len(pictures) / MOST_FOR_RANGES)]
+    quantised = quantise(model, chosen, ranging, reduce_range)
+    relearn_heads(quantised, source, pictures)
     set_metadata(
         quantised,
         {
             **about,
             PRECISION: "int8",
             "made_from": source.name,
-            "int8": {"pictures": len(pictures), "ranges": "min-max", "reduce_range": reduce_range},
+            "int8": {
+                "pictures": len(pictures),
+                "ranges": f"min-max of {len(ranging)}",
+                "reduce_range": reduce_range,
+            },
         },
     )
     write_graph(quantised, out)

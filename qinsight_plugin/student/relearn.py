@@ -1,0 +1,98 @@
+"""Heads that learn what 8 bits make of a picture, from what the float32 student says of it.
+
+Rounded activations, most of all in the first blocks, are noise in the statistics that the heads
+see, and heads that know exact ones only take it for sharpness. No rating is needed: the float32
+student's own answers about the same pictures teach them (after Mishra and Marr, "Apprentice: Using
+Knowledge Distillation Techniques To Improve Low-Precision Network Accuracy", ICLR 2018).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from qinsight_plugin.records import Pixels
+from qinsight_plugin.student.distort import WORST, spoil
+from qinsight_plugin.student.export import load_student
+from qinsight_plugin.student.graph import read_float_graph, tensors
+from qinsight_plugin.student.heads import JudgingHeads
+
+EPOCHS, BATCH, RATE, DECAY = 30, 64, 2e-4, 0.01
+HELD_OUT = 5
+"""One in so many pictures judges when the heads are best."""
+
+STANDARDISED = "heads.pooled_mean"
+"""The weight that is subtracted from the description of a picture."""
+
+
+def relearn_heads(quantised: ModelProto, source: Path, pictures: Sequence[Pixels]) -> None:
+    """Replace the weights of the heads of `quantised`, which was made of `source`.
+
+    They learn from the pictures, and from each with one distortion, since collections that people
+    have lack what is badly blurred or compressed. On pictures that they did not learn from they are
+    never further from the float32 student's than they were. A file of the first version, which has
+    other heads, stays as it is.
+    """
+    if STANDARDISED not in tensors(quantised):
+        return
+    heads = load_student(source)[0].heads
+    rng = np.random.default_rng(0)
+    seen = [*pictures, *(spoil(pixels, rng, worst=WORST)[0] for pixels in pictures)]
+    exact, rounded = (descriptions(m, seen) for m in (read_float_graph(source), quantised))
+    learnt = taught(heads, exact, rounded).state_dict()
+    for name, tensor in tensors(quantised).items():
+        own = name.removeprefix("heads.")
+        if own != name and own in learnt:
+            tensor.CopyFrom(numpy_helper.from_array(learnt[own].numpy(), name))
+
+
+def descriptions(model: ModelProto, pictures: Sequence[Pixels]) -> Tensor:
+    """What the heads of a student's graph are given of each picture: float [N, width]."""
+    import onnxruntime
+
+    watched = copy.deepcopy(model)
+    (node,) = (node for node in watched.graph.node if STANDARDISED in node.input)
+    (pooled,) = (name for name in node.input if name != STANDARDISED)
+    watched.graph.output.append(helper.make_tensor_value_info(pooled, TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(
+        watched.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    rows = [session.run([pooled], {"image": pixels[None]})[0] for pixels in pictures]
+    return torch.from_numpy(np.concatenate(rows))
+
+
+def taught(teacher: JudgingHeads, exact: Tensor, rounded: Tensor) -> JudgingHeads:
+    """Heads that say of the rounded descriptions what the teacher says of the exact ones."""
+    wanted = answers(teacher, exact).detach()
+    pupil = copy.deepcopy(teacher).eval()
+    order = torch.randperm(len(rounded), generator=torch.Generator().manual_seed(0))
+    held, learnt = order[::HELD_OUT], torch.cat([order[k::HELD_OUT] for k in range(1, HELD_OUT)])
+
+    def distance(rows: Tensor) -> Tensor:
+        return nn.functional.mse_loss(answers(pupil, rounded[rows]), wanted[rows])
+
+    optimizer = torch.optim.AdamW(pupil.parameters(), lr=RATE, weight_decay=DECAY)
+    best, least = copy.deepcopy(pupil), distance(held).item()
+    for epoch in range(EPOCHS):
+        shuffled = torch.Generator().manual_seed(epoch + 1)
+        for rows in learnt[torch.randperm(len(learnt), generator=shuffled)].split(BATCH):
+            optimizer.zero_grad()
+            distance(rows).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if (now := distance(held).item()) < least:
+            best, least = copy.deepcopy(pupil), now
+    return best
+
+
+def answers(heads: JudgingHeads, pooled: Tensor) -> Tensor:
+    """[N, 22]: score, logarithm of the spread, and chances of each severity of each distortion."""
+    nowhere = pooled.new_zeros(len(pooled), heads.map_channels, 1, 1)
+    judged = heads(pooled, nowhere)
+    reached = torch.sigmoid(judged.at_least.flatten(1))
+    return torch.cat([judged.mos[:, None], judged.spread.log()[:, None], reached], 1)
