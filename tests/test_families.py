@@ -79,8 +79,13 @@ def test_one_class_grows_from_rung_to_rung_and_the_others_stay(seed: int) -> Non
 
 def test_likeness_is_that_to_the_undistorted_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """That is, to the view before anything was done to it."""
-    seen = []
-    monkeypatch.setattr(families_module, "harmless", lambda view, _: seen.append(view) or view)
+    seen: list[Pixels] = []
+
+    def seen_as_it_is(view: Pixels, _: np.random.Generator) -> Pixels:
+        seen.append(view)
+        return view
+
+    monkeypatch.setattr(families_module, "harmless", seen_as_it_is)
     pixels = blurred_windows(1, 96)[0][0]
     measured = 0
     for seed in range(12):

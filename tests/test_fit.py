@@ -362,10 +362,13 @@ def test_a_step_reports_every_loss_and_their_weights_are_the_recipes(data: Train
         return seen[0]
 
     rated = {"mse", "plcc", "fidelity", "spread", "map", "naming"}
-    once, thrice = first_losses(toy_recipe()), first_losses(toy_recipe(mse=3.0, pairs=3.0))
-    assert once.keys() == rated | {"ladder", "distortion", "patches", "pairs"}
+    two = toy_recipe(families_per_step=2, likeness=1.0)
+    changed = {"mse": 3.0, "pairs": 3.0, "likeness": 3.0}
+    once, thrice = first_losses(two), first_losses(dataclasses.replace(two, **changed))
+    assert once.keys() == rated | {"ladder", "likeness", "distortion", "patches", "pairs"}
+    assert once["likeness"] > 0
     for name, value in once.items():
-        factor = 3 if name in ("mse", "pairs") else 1
+        factor = changed.get(name, 1)
         assert thrice[name] == pytest.approx(factor * value, rel=1e-5), name
 
 

@@ -81,7 +81,7 @@ def taught(teacher: JudgingHeads, exact: Tensor, rounded: Tensor) -> JudgingHead
     best, least = copy.deepcopy(pupil), distance(held).item()
     for epoch in range(EPOCHS):
         shuffled = torch.Generator().manual_seed(epoch + 1)
-        for rows in learnt[torch.randperm(len(learnt), generator=shuffled)].split(BATCH):
+        for rows in torch.split(learnt[torch.randperm(len(learnt), generator=shuffled)], BATCH):
             optimizer.zero_grad()
             distance(rows).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
