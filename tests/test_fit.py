@@ -363,7 +363,7 @@ def test_a_step_reports_every_loss_and_their_weights_are_the_recipes(data: Train
 
     rated = {"mse", "plcc", "fidelity", "spread", "map", "naming"}
     two = toy_recipe(families_per_step=2, likeness=1.0)
-    changed = {"mse": 3.0, "pairs": 3.0, "likeness": 3.0}
+    changed: dict[str, Any] = {"mse": 3.0, "pairs": 3.0, "likeness": 3.0}
     once, thrice = first_losses(two), first_losses(dataclasses.replace(two, **changed))
     assert once.keys() == rated | {"ladder", "likeness", "distortion", "patches", "pairs"}
     assert once["likeness"] > 0
