@@ -84,7 +84,7 @@ def cache_families(
         ImageError: a source cannot be decoded.
     """
     pools = [pool for pool in pools if pool]
-    kept_as = "measured family" if measured else "family"
+    kept_as = "measured family" if measured else "unmeasured family"
 
     def prepare(number: int) -> tuple[str, list[Member] | None]:
         turn, pool = divmod(number, len(pools))

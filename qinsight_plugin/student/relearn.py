@@ -9,10 +9,12 @@ Knowledge Distillation Techniques To Improve Low-Precision Network Accuracy", IC
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
@@ -43,8 +45,10 @@ def relearn_heads(quantised: ModelProto, source: Path, pictures: Sequence[Pixels
         return
     heads = load_student(source)[0].heads
     rng = np.random.default_rng(0)
-    seen = [*pictures, *(spoil(pixels, rng, worst=WORST)[0] for pixels in pictures)]
-    exact, rounded = (descriptions(m, seen) for m in (read_float_graph(source), quantised))
+    spoilt = (spoil(pixels, rng, worst=WORST)[0] for pixels in pictures)
+    exact, rounded = descriptions(
+        [read_float_graph(source), quantised], itertools.chain(pictures, spoilt)
+    )
     learnt = taught(heads, exact, rounded).state_dict()
     for name, tensor in tensors(quantised).items():
         own = name.removeprefix("heads.")
@@ -52,8 +56,14 @@ def relearn_heads(quantised: ModelProto, source: Path, pictures: Sequence[Pixels
             tensor.CopyFrom(numpy_helper.from_array(learnt[own].numpy(), name))
 
 
-def descriptions(model: ModelProto, pictures: Sequence[Pixels]) -> Tensor:
-    """What the heads of a student's graph are given of each picture: float [N, width]."""
+def descriptions(models: Sequence[ModelProto], pictures: Iterable[Pixels]) -> list[Tensor]:
+    """What the heads of each student's graph are given of the pictures: float [N, width]."""
+    describe = [describer(model) for model in models]
+    rows = [[one(pixels) for one in describe] for pixels in pictures]
+    return [torch.from_numpy(np.concatenate(own)) for own in zip(*rows, strict=True)]
+
+
+def describer(model: ModelProto) -> Callable[[Pixels], npt.NDArray[np.float32]]:
     import onnxruntime
 
     watched = copy.deepcopy(model)
@@ -63,8 +73,7 @@ def descriptions(model: ModelProto, pictures: Sequence[Pixels]) -> Tensor:
     session = onnxruntime.InferenceSession(
         watched.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    rows = [session.run([pooled], {"image": pixels[None]})[0] for pixels in pictures]
-    return torch.from_numpy(np.concatenate(rows))
+    return lambda pixels: session.run([pooled], {"image": pixels[None]})[0]
 
 
 def taught(teacher: JudgingHeads, exact: Tensor, rounded: Tensor) -> JudgingHeads:
