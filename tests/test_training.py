@@ -350,7 +350,7 @@ def test_fit_that_was_killed_goes_on_learns_from_both_files_and_writes_a_scorer(
     ((after, steps),) = re.findall(r"went on after step (\d+) of (\d+)", done.stdout)
     seen = [json.loads(line) for line in log.read_text().splitlines()]
     rated = ["fidelity", "map", "mse", "plcc", "spread"]
-    of_families = ["distortion", "ladder", "likeness", "patches"]
+    of_families = ["distortion", "ladder", "patches"]
     assert seen[0] == [1, sorted([*rated, *of_families])]
     assert [step for step, _ in seen[len(first) :]] == [*range(int(after) + 1, int(steps) + 1)]
     assert not work.exists()

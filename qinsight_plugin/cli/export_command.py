@@ -94,6 +94,7 @@ def command(
     if int8:
         write_int8(student, int8, calibrating, reduce_range)
     compared = read_pictures(check, MOST_COMPARED) if check else calibrating[:COMPARED_BY_THE_WAY]
+    seen = "" if check else " that int8 was made with (--check names others)"
     rows = compare(student, made, compared) if compared else []
     if as_json:
         click.echo(json.dumps({"parity": [dataclasses.asdict(row) for row in rows]}))
@@ -101,7 +102,7 @@ def command(
         for path in made:
             click.echo(f"Wrote {path}, {path.stat().st_size / 1e6:.1f} MB.")
         if rows:
-            click.echo(table(rows))
+            click.echo(table(rows, seen))
         elif made:
             click.echo("Not compared with PyTorch: give pictures by --check.")
     if triton:
@@ -175,11 +176,12 @@ def compare(student: Path, made: Sequence[Path], pictures: Sequence[Pixels]) -> 
     return parity_report(student, made, pictures)
 
 
-def table(rows: Sequence[Parity]) -> str:
+def table(rows: Sequence[Parity], seen: str) -> str:
+    """As text; `seen` says of the pictures what makes them easy."""
     width = max(len(row.file) for row in rows)
     count = max(row.pictures for row in rows)
     lines = [
-        f"Differences from PyTorch in MOS, {count} pictures",
+        f"Differences from PyTorch in MOS, {count} pictures{seen}",
         f"{'file':<{width}}  {'runner':<20}     max     p95    mean    SRCC  odd sizes  map p95",
     ]
     for row in rows:

@@ -102,12 +102,11 @@ def require_trainable(out: Path) -> None:
         )
     for module in ("torch", "onnx", "onnxscript", "onnxruntime", "scipy"):
         require(module, package=module, extra="train", purpose="training a student")
-    keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
     """Have glibc keep what is freed, for the next tensors of that size: given back to the system
-    and fetched anew, page by page, it makes training on a CPU take half as long again.
+    and fetched anew, page by page, it makes looking at pictures take half as long again.
 
     Of the whole process, and so for the command line, whose process is its own.
     """
@@ -212,6 +211,7 @@ def trainer_of(job: Job, student: AnyStudent, fresh: bool) -> Trainer:
     from qinsight_plugin.plugins import default_host
     from qinsight_plugin.student.training import Trainer
 
+    keep_freed_memory()
     host = default_host()
     begun = False
 

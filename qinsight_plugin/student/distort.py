@@ -157,8 +157,7 @@ def graded_ladder(pixels: Pixels, rng: np.random.Generator, without: Sequence[bo
 def spoil(
     pixels: Pixels, rng: np.random.Generator, worst: float = 3.0
 ) -> tuple[Pixels, Severities]:
-    """One distortion, of a severity up to `worst`: others still show on top of what is "obvious" at
-    most."""
+    """One distortion, of a severity up to `worst`; up to "obvious", others still show on top."""
     name, variant = _draw_variant(rng)
     severity = rng.uniform(0.6, worst)
     return variant.apply(pixels, severity, rng), _labels({name: severity})

@@ -126,13 +126,13 @@ def make_family(pixels: Pixels, rng: np.random.Generator, *, measured: bool = Tr
     if rng.random() < 0.5:
         # What is harmless must not come to mean "nothing wrong", so it is met on all rungs.
         view = harmless(view, rng)
-    measure = likeness_to(view) if measured else unknown_likeness
+    measure = likeness_to(view) if measured else None
     severities = np.zeros(4, np.float32)
     if rng.random() < SPOILT:
         view, severities = spoil(view, rng)
     ladder = graded_ladder(view, rng, without=list(severities > 0))
     rungs = [(rung.pixels, np.maximum(rung.severities, severities)) for rung in ladder.rungs]
-    return [Member(*rung, measure(*rung)) for rung in rungs]
+    return [Member(*rung, measure(*rung) if measure else math.nan) for rung in rungs]
 
 
 def likeness_to(reference: Pixels) -> Callable[[Pixels, Severities], float]:
@@ -145,10 +145,6 @@ def likeness_to(reference: Pixels) -> Callable[[Pixels, Severities], float]:
         return max(0.0, metric.score(pixels)) if known else math.nan
 
     return measure
-
-
-def unknown_likeness(pixels: Pixels, severities: Severities) -> float:
-    return math.nan
 
 
 def window_or_half(pixels: Pixels, rng: np.random.Generator, side: int = 384) -> Pixels:

@@ -299,18 +299,17 @@ def family_losses(state: State, data: TrainingData, recipe: Recipe, rungs: int =
     stem, heads = judged(state.student, recipe, seen)
     severities = np.concatenate([family.severities[own] for family, own in chosen])
     mos = heads.mos.view(len(families), rungs)
-    likeness = np.stack([family.likeness[own] for family, own in chosen])
-    kind = np.array([family.kind for family in families])
     losses = {
         "ladder": recipe.ladder * ladder_loss(mos, recipe.ladder_margin),
-        "likeness": recipe.likeness
-        * likeness_loss(
-            mos, torch.from_numpy(likeness).to(mos.device), torch.from_numpy(kind).to(mos.device)
-        ),
         "distortion": recipe.distortion
         * distortion_loss(heads.at_least, torch.from_numpy(severities).to(mos.device)),
         "patches": recipe.quality_map * patched_map_loss(state, stem.feature_map, heads, rungs),
     }
+    if recipe.likeness > 0:
+        likeness = torch.from_numpy(np.stack([family.likeness[own] for family, own in chosen]))
+        kind = torch.tensor([family.kind for family in families])
+        loss = likeness_loss(mos, likeness.to(mos.device), kind.to(mos.device))
+        losses["likeness"] = recipe.likeness * loss
     if (lesson := taught(data, recipe, seen)) is not None:
         losses["rungs"] = recipe.taught * torch.nn.functional.mse_loss(heads.mos, lesson)
     return losses

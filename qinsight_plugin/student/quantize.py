@@ -7,7 +7,7 @@ or the like, products are exact; without it sums of two products saturate at 16 
 
 Three things are added to the tool's work. A depthwise filter often takes differences of neighbours,
 and rounding each weight by itself makes it answer to plain brightness too: here the weights of a
-filter are rounded so that their sum stays. And the picture's bytes are taken for what they are,
+filter are rounded so that their sum stays. The picture's bytes are taken for what they are,
 8-bit numbers, instead of being made float and quantised again; see `stem_cells`. And the heads are
 taught what they see now; see `relearn`.
 """
@@ -43,7 +43,7 @@ from qinsight_plugin.student.stem_cells import BYTE_SCALE, BYTE_ZERO, read_in_ce
 Weight = npt.NDArray[np.floating[Any]]
 
 LEAST_PICTURES, MOST_FOR_RANGES = 16, 128
-"""Fewer do not show how far activations range; more only find outliers."""
+"""Fewer do not show how far activations range; from 64 on more change little."""
 
 
 def to_int8(

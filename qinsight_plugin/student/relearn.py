@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from qinsight_plugin.records import Pixels
+from qinsight_plugin.scorers.student import open_session
 from qinsight_plugin.student.distort import WORST, spoil
 from qinsight_plugin.student.export import load_student
 from qinsight_plugin.student.graph import read_float_graph, tensors
@@ -46,9 +47,9 @@ def relearn_heads(quantised: ModelProto, source: Path, pictures: Sequence[Pixels
     heads = load_student(source)[0].heads
     rng = np.random.default_rng(0)
     spoilt = (spoil(pixels, rng, worst=WORST)[0] for pixels in pictures)
-    exact, rounded = descriptions(
-        [read_float_graph(source), quantised], itertools.chain(pictures, spoilt)
-    )
+    describe = [describer(model, source) for model in (read_float_graph(source), quantised)]
+    rows = [[one(pixels) for one in describe] for pixels in itertools.chain(pictures, spoilt)]
+    exact, rounded = (torch.from_numpy(np.concatenate(own)) for own in zip(*rows, strict=True))
     learnt = taught(heads, exact, rounded).state_dict()
     for name, tensor in tensors(quantised).items():
         own = name.removeprefix("heads.")
@@ -56,23 +57,13 @@ def relearn_heads(quantised: ModelProto, source: Path, pictures: Sequence[Pixels
             tensor.CopyFrom(numpy_helper.from_array(learnt[own].numpy(), name))
 
 
-def descriptions(models: Sequence[ModelProto], pictures: Iterable[Pixels]) -> list[Tensor]:
-    """What the heads of each student's graph are given of the pictures: float [N, width]."""
-    describe = [describer(model) for model in models]
-    rows = [[one(pixels) for one in describe] for pixels in pictures]
-    return [torch.from_numpy(np.concatenate(own)) for own in zip(*rows, strict=True)]
-
-
-def describer(model: ModelProto) -> Callable[[Pixels], npt.NDArray[np.float32]]:
-    import onnxruntime
-
+def describer(model: ModelProto, name: Path) -> Callable[[Pixels], npt.NDArray[np.float32]]:
+    """What tells what the heads of a student's graph are given of a picture: float [1, width]."""
     watched = copy.deepcopy(model)
     (node,) = (node for node in watched.graph.node if STANDARDISED in node.input)
     (pooled,) = (name for name in node.input if name != STANDARDISED)
     watched.graph.output.append(helper.make_tensor_value_info(pooled, TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(
-        watched.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = open_session(name, watched.SerializeToString(), "cpu")
     return lambda pixels: session.run([pooled], {"image": pixels[None]})[0]
 
 
