@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import qinsight_plugin as qi
 from qinsight_plugin.scorers.student import SHIPPED, SHIPPED_WEIGHTS
 
 from .abuse import exchange
-from .serving import Answer, Client, Server, hang_up, jpegs, serving
+from .serving import Answer, Client, Server, hang_up, jpegs, serving, until
 
 TOLERANCE = 1e-4
 
@@ -288,13 +287,6 @@ def check_calm(server: Server, seconds: float = 30.0) -> None:
     until(lambda: server.metric("qinsight_queue_pictures") == 0, seconds)
     assert server.process.poll() is None
     assert not server.events("failed")
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.05)
 
 
 async def answers_health(port: int) -> bool:

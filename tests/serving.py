@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,23 @@ class Server:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.log if line.get("event") == name]
+
+    def request(self, identity: str) -> dict[str, Any]:
+        """What it logged of one request, which it does after its answer's last byte."""
+
+        def logged() -> list[dict[str, Any]]:
+            return [line for line in self.events("request") if line["id"] == identity]
+
+        until(logged)
+        (line,) = logged()
+        return line
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.05)
 
 
 def command_line(pid: int) -> bytes:

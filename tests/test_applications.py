@@ -21,8 +21,8 @@ from PIL import Image, ImageFilter
 import qinsight_plugin as qi
 from qinsight_plugin.errors import ConfigError
 
-from .faults import free_port, until
-from .serving import MULTIPART, multipart
+from .faults import free_port
+from .serving import MULTIPART, multipart, until
 
 MODULE = "qinsight_plugin.integrations"
 

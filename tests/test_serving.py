@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ from qinsight_plugin.serving.frames import receive, send
 
 from .abuse import png
 from .conftest import Pixels
-from .serving import jpegs
+from .serving import jpegs, until
 
 
 class Book(Events):
@@ -247,17 +246,9 @@ def test_the_queue_is_bounded_all_or_nothing_and_what_is_cancelled_leaves() -> N
         assert cancelled  # the last ones cannot have begun
         rest = [future.result() for future in inside if future not in cancelled]
         assert all(report.error is None for report in rest)
-        until_empty(made)
+        until(lambda: not made.inside)
         assert [f.result().error for f in made.submit([picture] * 8)] == [None] * 8
         assert made.stalled == 0
-
-
-def until_empty(made: Engine) -> None:
-    for _ in range(600):
-        if not made.inside:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{made.inside} pictures stay inside")
 
 
 @pytest.mark.slow

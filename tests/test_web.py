@@ -232,8 +232,7 @@ def test_the_policy_judges_and_is_counted_by_rule(strict: Server) -> None:
 def test_the_log_says_what_happened_and_nothing_of_the_picture(server: Server) -> None:
     photo = multipart(("image", "secret-party.jpg", FILES[1]))
     answer = post(server.port, "/v1/gate?min_score=1&secret=party", photo, MULTIPART)
-    identity = answer.headers["x-request-id"]
-    (line,) = [e for e in server.events("request") if e["id"] == identity]
+    line = server.request(answer.headers["x-request-id"])
     assert (line["route"], line["status"], line["pictures"]) == ("/v1/gate", 200, 1)
     assert line["accepted"] == 1
     assert line["bytes"] == len(photo)
