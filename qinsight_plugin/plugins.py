@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -164,11 +164,6 @@ class PluginHost:
         for _ in self.each(hook, **arguments):
             pass
 
-    def _failures(self) -> str:
-        """Plugins that might have brought what is missing."""
-        failed = ", ".join(info.name for info in self.skipped if info.error)
-        return f"; plugins that did not load: {failed} (see qinsight plugins)" if failed else ""
-
     def _culprit(self, hook: str, error: BaseException) -> str:
         """The plugin whose function stands in the traceback."""
         codes = {
@@ -187,30 +182,26 @@ class PluginHost:
         Raises:
             PluginError: two plugins register the same name.
         """
-        specs: dict[str, ScorerSpec] = {}
+        return self._registered("qinsight_register_scorers", "a scorer")
 
-        def register(spec: ScorerSpec) -> None:
-            if spec.name in specs:
-                raise ConfigError(f"a scorer named {spec.name!r} is registered already")
-            specs[spec.name] = spec
-
-        self.call("qinsight_register_scorers", register=register)
-        return specs
+    def encoder_specs(self) -> dict[str, EncoderSpec]:
+        """Every registered encoder by name; loads none. Errors as `scorer_specs`."""
+        return self._registered("qinsight_register_encoders", "an encoder")
 
     def reward_specs(self) -> dict[str, RewardSpec]:
-        """Every registered reward by name.
+        """Every registered reward by name. Errors as `scorer_specs`."""
+        return self._registered("qinsight_register_rewards", "a reward")
 
-        Raises:
-            PluginError: two plugins register the same name.
-        """
-        specs: dict[str, RewardSpec] = {}
+    def _registered(self, hook: str, what: str) -> dict[str, Any]:
+        """What plugins register with a collecting hook, by name."""
+        specs: dict[str, Any] = {}
 
-        def register(spec: RewardSpec) -> None:
+        def register(spec: Any) -> None:
             if spec.name in specs:
-                raise ConfigError(f"a reward named {spec.name!r} is registered already")
+                raise ConfigError(f"{what} named {spec.name!r} is registered already")
             specs[spec.name] = spec
 
-        self.call("qinsight_register_rewards", register=register)
+        self.call(hook, register=register)
         return specs
 
     def scorer(self, name: str) -> Scorer:
@@ -248,27 +239,8 @@ class PluginHost:
         base, _, argument = name.partition(":")
         specs = self.scorer_specs()
         if base not in specs:
-            raise ScorerUnknownError(
-                f"no scorer is named {base!r}; there are: {', '.join(sorted(specs))}"
-                + self._failures()
-            )
+            raise ScorerUnknownError(self._unknown("scorer", base, specs))
         return specs[base], argument
-
-    def encoder_specs(self) -> dict[str, EncoderSpec]:
-        """Every registered encoder by name; loads none.
-
-        Raises:
-            PluginError: two plugins register the same name.
-        """
-        specs: dict[str, EncoderSpec] = {}
-
-        def register(spec: EncoderSpec) -> None:
-            if spec.name in specs:
-                raise ConfigError(f"an encoder named {spec.name!r} is registered already")
-            specs[spec.name] = spec
-
-        self.call("qinsight_register_encoders", register=register)
-        return specs
 
     def find_encoder(self, name: str, media: str) -> EncoderSpec:
         """The spec of the encoder of that name, for "image" or "video".
@@ -278,11 +250,16 @@ class PluginHost:
         """
         specs = {key: spec for key, spec in self.encoder_specs().items() if spec.media == media}
         if name not in specs:
-            raise ConfigError(
-                f"no encoder of {media}s is named {name!r}; there are: {', '.join(sorted(specs))}"
-                + self._failures()
-            )
+            raise ConfigError(self._unknown(f"encoder of {media}s", name, specs))
         return specs[name]
+
+    def _unknown(self, what: str, name: str, known: Iterable[str]) -> str:
+        """The message, with the plugins that might have brought what is missing."""
+        message = f"no {what} is named {name!r}; there are: {', '.join(sorted(known))}"
+        failed = ", ".join(info.name for info in self.skipped if info.error)
+        if not failed:
+            return message
+        return f"{message}; plugins that did not load: {failed} (see qinsight plugins)"
 
 
 def load(spec: ScorerSpec, make: Callable[[str], T], argument: str) -> T:
