@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from decimal import Context, Decimal
-from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -241,9 +240,10 @@ def _read_text(path: str | os.PathLike[str], name: str) -> str:
 
 
 def _parse_toml(text: str, name: str) -> dict[str, Any]:
-    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    from qinsight_plugin.toml import loads
+
     try:
-        rules: dict[str, Any] = toml.loads(text)
+        rules = loads(text)
     except (ValueError, RecursionError) as error:
         end = f"at line {len(text.splitlines())}, the end of the file"
         reason = str(error).replace("at end of document", end)

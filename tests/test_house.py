@@ -1,4 +1,4 @@
-"""The house rules: layers, public names, the documented plugin surface, the README's commands."""
+"""The house rules: layers, public names, the documented plugin surface, the READMEs' commands."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ from .pictures import captions, fault
 
 PACKAGE = ROOT / "qinsight_plugin"
 README = (ROOT / "README.md").read_text("utf-8")
+# The README and the pages that lie beside the code; those of the integrations have their own tests.
+PAGES = [ROOT / "README.md", *sorted(PACKAGE.glob("**/README.md"))]
+LINKED = [*PAGES, *sorted(ROOT.glob("integrations/**/README.md"))]
+LINKED += sorted(PACKAGE.glob("student/weights/*.md"))
 
 LAYERS = (
     {"errors"},
-    {"_imports", "records", "srgb", "suffixes"},
+    {"_imports", "records", "srgb", "suffixes", "toml"},
     {"attempts"},
     {
         "batcher",
@@ -141,7 +145,8 @@ def test_every_hook_has_a_caller_and_a_user() -> None:
 
 
 def code_blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def test_the_readme_shows_true_output(qinsight: Run) -> None:
@@ -167,6 +172,39 @@ def test_the_scores_in_the_readme_picture_are_the_scores() -> None:
     assert shown == ", ".join(captions())
     (said,) = re.findall(r"!\[(.*)\]\(\.github/pictures/fault\.jpg\)", README)
     assert said == fault()
+
+
+def prose(path: Path) -> str:
+    """Without blocks of code, in which brackets and hashes mean something else."""
+    return re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", prose(path))
+    for link in links:
+        if not link.startswith(("https://", "http://")):
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.is_relative_to(ROOT), link
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_and_picture_is_linked() -> None:
+    found = {
+        (path.parent / name).resolve()
+        for path in LINKED
+        for name in re.findall(r"\]\(([^)#\s]+)", prose(path))
+    }
+    pictures = {*(ROOT / ".github" / "pictures").iterdir()}
+    assert {*PAGES[1:], *pictures} <= found | {ROOT / ".github" / "pictures" / "astronaut.jpg"}
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:
@@ -196,8 +234,8 @@ def test_nothing_is_left_out_of_the_wheel() -> None:
 
 
 def test_the_readme_names_every_setting_of_the_reasoning_model_and_no_other() -> None:
-    section = README.partition("## Ask for reasons")[2].partition("\n## ")[0]
-    rows = [row for row in section.splitlines() if row.startswith("| `")]
+    page = (PACKAGE / "reasoning" / "README.md").read_text("utf-8")
+    rows = [row for row in page.splitlines() if row.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     kinds = (Asking, Loading, Batching, Serving)
     assert named == {field.name for kind in kinds for field in dataclasses.fields(kind)}

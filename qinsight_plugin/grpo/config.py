@@ -20,11 +20,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from qinsight_plugin.attempts import TASKS, RewardSpec, Task
 from qinsight_plugin.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from qinsight_plugin.toml import read_toml
 
 T = TypeVar("T")
 
@@ -197,10 +193,7 @@ def read_config(path: Path) -> Config:
         ConfigError: it cannot be read, or has a key that is unknown or missing, or a value that
             is wrong.
     """
-    try:
-        told = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    told = read_toml(path)
     reader = _Reader(path)
     sets = told.get("data")
     if not isinstance(sets, list) or not sets:

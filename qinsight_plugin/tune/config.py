@@ -24,7 +24,6 @@ mode = { values = ["fast", "fine"], default = "fast" }
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,16 +31,12 @@ from typing import Any
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.pipeline import DEFAULT_SCORER
+from qinsight_plugin.toml import read_toml
 from qinsight_plugin.tune.bounds import Bounds
 from qinsight_plugin.tune.objective import Objective
 from qinsight_plugin.tune.pipelines import Camera, Command, control_number, find
 from qinsight_plugin.tune.rendering import Render
 from qinsight_plugin.tune.space import Choice, Number, Space
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SECTIONS = ("pipeline", "scenes", "space", "bounds", "objective", "search")
 PIPELINES = ("isp", "function", "command", "camera")
@@ -94,10 +89,7 @@ def read_config(path: Path) -> Config:
         ConfigError: it cannot be read, or has an unknown key, or a value that is wrong.
         ImageError: a scene cannot be read.
     """
-    try:
-        told = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    told = read_toml(path)
     try:
         return _Reader(path.parent, told).config()
     except ConfigError as error:
