@@ -1,5 +1,5 @@
 """People who rate, made up: `python -m tests.simulated_raters FOLDER` prints and draws the figures
-in the README. Nothing here is a human rating.
+in qinsight_plugin/feedback/README.md. Nothing here is a human rating.
 
 The model. A picture's true MOS is uniform on 1 to 5. Each look of a person finds it at truth + the
 person's bias + a normal error; a rating is that, rounded to 1..5; of a pair the one found higher is

@@ -532,7 +532,8 @@ def test_the_readme_says_what_the_presets_are() -> None:
         floors = [preset.floors.get(s, "-") for s in ("ssimulacra2", "ms-ssim", "ssim")]
         shown = [f"{f:g}" if isinstance(f, float) else f for f in (*floors, preset.max_drop)]
         rows.append(f"| `{name}` | {' | '.join(map(str, shown))} |")
-    assert "\n".join(rows) in (ROOT / "README.md").read_text("utf-8")
+    page = ROOT / "qinsight_plugin" / "compression" / "README.md"
+    assert "\n".join(rows) in page.read_text("utf-8")
 
 
 def test_encoders_are_listed_with_the_plugins(qinsight: Run) -> None:

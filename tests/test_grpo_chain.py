@@ -1,4 +1,4 @@
-"""After GRPO: the README's commands from a trained model to a gate, as its user gives them."""
+"""After GRPO: its page's commands from a trained model to a gate, as its user gives them."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ rank = 4
 """
 
 
+PAGE = (ROOT / "qinsight_plugin" / "grpo" / "README.md").read_text("utf-8")
+
+
 def chain() -> list[list[str]]:
-    """The arguments of the commands in the README's block after GRPO."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    (block,) = re.findall(r"<!-- after grpo -->\n```sh\n(.*?)```", readme, re.DOTALL)
+    """The arguments of the commands in the page's block after GRPO."""
+    (block,) = re.findall(r"<!-- after grpo -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
     lines = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert [line[:2] for line in lines] == [
         ["qinsight", "distill"],
@@ -90,7 +92,9 @@ def test_the_readme_launches_what_accelerate_knows() -> None:
     """Every flag of the launch lines; what they launch needs GPUs."""
     readme = (ROOT / "README.md").read_text("utf-8")
     section = readme.partition("## Train the reasoning model")[2].partition("\n## ")[0]
-    flags = set(re.findall(r"(--\w+)", "".join(re.findall(r"`(?:accelerate|--use).*?`", section))))
+    assert "`accelerate launch" in section
+    lines = re.findall(r"`(?:accelerate|--use).*?`", section + PAGE)
+    flags = set(re.findall(r"(--\w+)", "".join(lines)))
     done = subprocess.run(
         [sys.executable, "-m", "accelerate.commands.launch", "--help"],
         env={**os.environ, "COLUMNS": "200"},

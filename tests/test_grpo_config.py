@@ -27,6 +27,7 @@ from qinsight_plugin.grpo.schedule import schedule
 
 from .conftest import ROOT
 
+PAGE = ROOT / "qinsight_plugin" / "grpo" / "README.md"
 SPECS_BY_NAME = {spec.name: spec for spec in SPECS}
 
 SMALLEST = """
@@ -220,8 +221,9 @@ def test_the_readme_states_what_is_reckoned(big: Config) -> None:
     full = dataclasses.replace(big, train=train)
     lora = dataclasses.replace(full, lora=dataclasses.replace(big.lora, rank=16))
     one, each = (math.ceil(memory.needed(*told).total) for told in ((lora, 1), (full, 8)))
-    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"reckons {one} GiB on one GPU with LoRA, and {each} GiB on each of eight" in readme
+    for page in (ROOT / "README.md", PAGE):
+        text = " ".join(page.read_text("utf-8").split())
+        assert f"reckons {one} GiB on one GPU with LoRA, and {each} GiB on each of eight" in text
 
 
 def test_a_7b_model_without_a_gpu_is_refused_before_it_is_loaded(
@@ -241,8 +243,7 @@ def test_a_model_that_is_none(tmp_path: Path) -> None:
 
 
 def test_the_readme_names_every_published_setting_with_its_value(tmp_path: Path) -> None:
-    section = (ROOT / "README.md").read_text("utf-8").partition("## Train the reasoning model")[2]
-    text = section.partition("```toml\n")[2].partition("```")[0]
+    text = PAGE.read_text("utf-8").partition("```toml\n")[2].partition("```")[0]
     config = config_of(tmp_path, text)
     assert config.train == Optimisation()
     told = re.findall(r"^(\w+) =", text.partition("[train]")[2], re.MULTILINE)

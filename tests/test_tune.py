@@ -458,9 +458,8 @@ def test_the_configuration_in_the_readme_is_one(folder: Path) -> None:
     from qinsight_plugin.tune.bounds import Bounds
     from qinsight_plugin.tune.config import Search, read_config
 
-    (block,) = re.findall(
-        r"^```toml\n(# isp\.toml.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.M | re.S
-    )
+    page = (ROOT / "qinsight_plugin" / "tune" / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"^```toml\n(# isp\.toml.*?)^```", page, re.M | re.S)
     for name, picture in (("raw", "a.png"), ("raw2", "b.png")):
         (folder / name).mkdir()
         (folder / picture).rename(folder / name / picture)

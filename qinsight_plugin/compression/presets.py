@@ -44,7 +44,7 @@ MS-SSIM's are the lowest that it takes where SSIMULACRA2 reaches its floor, over
 photographs (20 of CID22-512, 6 of Kodak) and five encoders: 0.9972, 0.985, 0.9695 and 0.9501 of 24
 to 128 curves each. So they bind only where SSIMULACRA2 lets through what it lets through on no
 photograph. SSIM, at the scale of the picture, of 0.90 is a line that only "low" may cross. The
-student's drops are about the largest on 24 photographs of Kodak, see the README.
+student's drops are about the largest on 24 photographs of Kodak, see README.md beside this file.
 """
 
 
