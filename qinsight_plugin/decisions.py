@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qinsight_plugin.errors import ConfigError, LabelsError
 from qinsight_plugin.labels import copies_across, read_labels
+from qinsight_plugin.scales import to_mos
 from qinsight_plugin.tables import (
     Layout,
     find_pictures,
@@ -89,7 +90,7 @@ def read_decisions(
             f"{source} holds ratings: say from which of them on a picture is to be accepted, as in "
             "--accept-from 3.5, on their own scale"
         )
-    least = 1 + 4 * (accept_from - scale[0]) / (scale[1] - scale[0])
+    least = to_mos(accept_from, scale)
     return require_distinct(Decisions(labels.paths, tuple(mos >= least for mos in labels.mos)))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qinsight_plugin.errors import ConfigError, LabelsError
+from qinsight_plugin.scales import check_scale, numbers, to_mos
 from qinsight_plugin.tables import (
     Layout,
     Table,
@@ -26,9 +27,7 @@ from qinsight_plugin.tables import (
     short_name,
 )
 
-_CUSTOMARY_SCALES = ((0.0, 1.0), (1.0, 5.0), (0.0, 5.0), (0.0, 10.0))
 _MIN_DEVIATION = 0.05
-
 
 RATINGS = Layout(
     names={
@@ -105,18 +104,18 @@ def read_labels(
     table = read_table(source, RATINGS)
     paths = find_pictures(table, "file", folder)
     _refuse_repeated(table, paths)
-    ratings = _numbers(table, "rating")
-    low, high = _check_scale(table, ratings, scale)
+    ratings = numbers(table, "rating")
+    scale = check_scale(table, ratings, scale)
     group = table.column("group")
     if group is not None:
         table.refuse([not name for name in group], "the group is empty", "name one, or drop it")
     return Labels(
         paths,
-        mos=tuple(1 + 4 * (rating - low) / (high - low) for rating in ratings),
+        mos=tuple(to_mos(rating, scale) for rating in ratings),
         split=read_split(table),
         group=group,
         cluster=table.column("cluster"),
-        std=_read_std(table, high - low),
+        std=_read_std(table, scale[1] - scale[0]),
     )
 
 
@@ -183,89 +182,10 @@ def _refuse_repeated(table: Table, paths: Sequence[Path]) -> None:
     table.refuse(repeated, "the picture was named before", "keep one rating a picture")
 
 
-def _numbers(table: Table, role: str) -> tuple[float, ...]:
-    values = tuple(_number(cell) for cell in table.cells(role))
-    table.refuse(
-        [not math.isfinite(value) for value in values],
-        f"the {role} is not a number",
-        "write one, with a decimal point",
-        show=("file", role),
-    )
-    return values
-
-
-def _number(text: str) -> float:
-    """A finite number, or NaN; `float` alone would read the slip "3_5" as 35."""
-    try:
-        return math.nan if "_" in text else float(text)
-    except ValueError:
-        return math.nan
-
-
-def _check_scale(
-    table: Table, ratings: Sequence[float], scale: tuple[float, float] | None
-) -> tuple[float, float]:
-    """The scale, if the ratings can be of it."""
-    show = ("file", "rating")
-    span = f"ratings run from {min(ratings):g} to {max(ratings):g}"
-    if scale is None:
-        raise table.error(
-            table.rows,
-            f"{span}, but on which scale is not stated",
-            "give the lowest and the highest possible rating, as in --scale 1:5 "
-            "(scale=(1, 5) in Python)",
-            show,
-        )
-    low, high = scale
-    table.refuse(
-        [not low <= rating <= high for rating in ratings],
-        f"the rating is outside {low:g}:{high:g} ({span})",
-        "correct the ratings or the scale; a column has one scale",
-        show,
-    )
-    for bottom, top in _CUSTOMARY_SCALES:
-        if high - low < 10 * (top - bottom):
-            continue
-        inner = [bottom <= rating <= top for rating in ratings]
-        if all(inner):
-            raise table.error(
-                table.rows,
-                f"{span}, which is hardly the stated scale {low:g}:{high:g}",
-                f"if they were given on {bottom:g}:{top:g}, state that",
-                show,
-            )
-        if _is_cluster(ratings, inner, (top - bottom) / 4, (high - low) / 5):
-            count = sum(inner)
-            fewer = count <= len(inner) / 2
-            table.refuse(
-                [is_inner == fewer for is_inner in inner],
-                f"two scales in one column: {count} of {len(inner)} ratings lie within "
-                f"{bottom:g}:{top:g}, the others far above ({span})",
-                f"bring all to {low:g}:{high:g}",
-                show,
-            )
-    return scale
-
-
-def _is_cluster(ratings: Sequence[float], inner: Sequence[bool], spread: float, gap: float) -> bool:
-    """Whether the inner ratings look like a scale of their own under that of the others.
-
-    That is three or more, which differ by `spread` or more (a lone value, as the 0 of ratings
-    that are all 0 or 100, makes no scale), and a stretch of `gap` without a rating above them.
-    """
-    within = [rating for rating, is_inner in zip(ratings, inner, strict=True) if is_inner]
-    others = [rating for rating, is_inner in zip(ratings, inner, strict=True) if not is_inner]
-    return (
-        len(within) >= 3
-        and max(within) - min(within) >= spread
-        and min(others) - max(within) >= gap
-    )
-
-
 def _read_std(table: Table, width: float) -> tuple[float, ...] | None:
     if table.column("std") is None:
         return None
-    values = _numbers(table, "std")
+    values = numbers(table, "std")
     table.refuse(
         [not 0 <= value <= width for value in values],
         f"the std is negative, or wider than the whole scale ({width:g})",

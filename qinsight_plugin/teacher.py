@@ -35,6 +35,7 @@ from qinsight_plugin.parallel import in_order
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.plugins import one_line
 from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Image, SampledScorer, Score
+from qinsight_plugin.scales import to_mos
 from qinsight_plugin.usable import require_usable
 
 __all__ = ["Answer", "Finding", "TeacherLabels", "sample_teacher", "teacher_labels"]
@@ -289,7 +290,7 @@ def _sum_up(answer: Answer, replies: Sequence[Score], pipeline: Pipeline) -> Ans
     if not replies:
         return answer
     low, high = pipeline.scorer.spec.range
-    values = [1 + 4 * (reply.value - low) / (high - low) for reply in replies]
+    values = [to_mos(reply.value, (low, high)) for reply in replies]
     stated = [reply.uncertainty for reply in replies if reply.uncertainty is not None]
     levels = [reply.levels for reply in replies if reply.levels is not None]
     judged = [reply for reply in replies if reply.distortions is not None]

@@ -44,6 +44,7 @@ LAYERS = (
         "answers",
         "usable",
     },
+    {"scales"},
     {"containers", "gate", "report", "overlay", "sorting", "labels", "search", "fidelity"},
     {"decode", "evaluate", "pairs", "decisions"},
     {"calibrate", "scatter", "evaluate_distortions", "reasoning"},

@@ -5,7 +5,6 @@ Nothing is replaced, clipped or left out in silence: a row that cannot be used i
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from qinsight_plugin.pairs import PAIRS
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.reasoning.loading import seen_pixels
 from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Better, Distortion
+from qinsight_plugin.scales import as_number, to_mos
 from qinsight_plugin.tables import Layout, Row, picture_folder, read_table, shown
 
 CLASS, SEVERITY, REFERENCE = "class", "severity", "reference"
@@ -222,13 +222,10 @@ def _truth(row: Row, one: DataSet) -> Truth:
 def _rating(cell: str, one: DataSet) -> float:
     assert one.scale is not None  # `config` has seen to it
     worst, best = one.scale
-    try:
-        rating = math.nan if "_" in cell else float(cell)
-    except ValueError:
-        rating = math.nan
+    rating = as_number(cell)
     if not min(worst, best) <= rating <= max(worst, best):
         raise _WrongError(f"the rating {shown(cell)!r} is no number from {worst:g} to {best:g}")
-    return 1 + 4 * (rating - worst) / (best - worst)
+    return to_mos(rating, one.scale)
 
 
 def _distortion(name: str, severity: str) -> Distortion | None:
