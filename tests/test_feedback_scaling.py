@@ -23,8 +23,9 @@ from qinsight_plugin.cli.main import cli
 from qinsight_plugin.errors import ConfigError, LabelsError
 from qinsight_plugin.feedback.choosing import best_pairs, flat_prior, information, posterior
 from qinsight_plugin.feedback.comparisons import Comparison, Latent, latent_scale
+from qinsight_plugin.feedback.gathering import export, gather
 from qinsight_plugin.feedback.joining import join
-from qinsight_plugin.feedback.judgements import Judgement, export, gather
+from qinsight_plugin.feedback.judgements import Judgement
 from qinsight_plugin.feedback.mos import Mos, Opinions, run_model, scale, suited_model, tabulate
 from qinsight_plugin.feedback.outputs import write_labels, write_pairs, write_severities
 from qinsight_plugin.feedback.raters import report
@@ -456,7 +457,7 @@ def test_the_command_says_what_people_are_like_and_leaves_nobody_out_by_itself(
     _, judgements = rated(0, 20, ("honest",) * 10 + ("constant",))
     for k in range(20):
         (tmp_path / f"{k:04}.png").touch()
-    from qinsight_plugin.feedback.judgements import to_csv
+    from qinsight_plugin.feedback.judgement_table import to_csv
 
     (tmp_path / "all.csv").write_text(to_csv(judgements, "rating"))
     done = qinsight(

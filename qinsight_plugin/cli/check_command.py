@@ -127,7 +127,7 @@ def readable(paths: Sequence[Path]) -> list[Path]:
 
 
 def teams_of(answers: Path, labels: Labels) -> dict[str, list[tuple[int, float]]]:
-    from qinsight_plugin.feedback.judgements import gather
+    from qinsight_plugin.feedback.gathering import gather
 
     place = {path.resolve(): k for k, path in enumerate(labels.paths)}
     teams: dict[str, list[tuple[int, float]]] = {}

@@ -75,8 +75,9 @@ def command(
       qinsight fit labels.csv --scale 1:5 --out mine.onnx
     """
     from qinsight_plugin.errors import LabelsError
+    from qinsight_plugin.feedback.gathering import export, gather
     from qinsight_plugin.feedback.joining import join
-    from qinsight_plugin.feedback.judgements import Gathered, export, gather
+    from qinsight_plugin.feedback.judgements import Gathered
     from qinsight_plugin.feedback.mos import scale as scale_ratings
     from qinsight_plugin.feedback.mos import suited_model, tabulate
     from qinsight_plugin.feedback.outputs import without
