@@ -13,9 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qinsight_plugin.comparing import compare
     from qinsight_plugin.compression.picture import compress
     from qinsight_plugin.hookspecs import hookimpl
-    from qinsight_plugin.pipeline import compare, judge, score, score_many
+    from qinsight_plugin.pipeline import judge, score, score_many
     from qinsight_plugin.records import Gate, Report, Verdict
 
 __version__ = "0.1.0"
@@ -23,7 +24,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "score": "pipeline",
     "score_many": "pipeline",
-    "compare": "pipeline",
+    "compare": "comparing",
     "compress": "compression.picture",
     "judge": "pipeline",
     "Gate": "records",

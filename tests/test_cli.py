@@ -23,8 +23,9 @@ from scipy.stats import norm
 from qinsight_plugin.cli.inputs import Input, expand
 from qinsight_plugin.cli.main import cli
 from qinsight_plugin.cli.score_command import add_map
+from qinsight_plugin.comparing import preference
 from qinsight_plugin.errors import ImageUnreadableError
-from qinsight_plugin.pipeline import Pipeline, preference
+from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.records import Report, Score
 
 from .conftest import Pixels, Run

@@ -52,6 +52,7 @@ LAYERS = (
     {"builtin"},
     {"plugins"},
     {"pipeline", "student"},
+    {"comparing"},
     {"batch", "bench", "compression", "examine", "feedback", "serving", "teacher"},
     {"__init__", "tune"},
     {"video"},

@@ -14,8 +14,9 @@ from PIL import Image as PILImage
 
 import qinsight_plugin
 from qinsight_plugin.cli.main import cli
+from qinsight_plugin.comparing import compare
 from qinsight_plugin.errors import ConfigError
-from qinsight_plugin.pipeline import Pipeline, compare
+from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.records import DISTORTIONS, SEVERITIES
 from qinsight_plugin.report import from_dict, to_dict
 from qinsight_plugin.teacher import sample_teacher

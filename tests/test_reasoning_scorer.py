@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qinsight_plugin.comparing import told_by
 from qinsight_plugin.errors import ConfigError, ReplyCutError, ScoreParseError, ScorerError
-from qinsight_plugin.pipeline import told_by
 from qinsight_plugin.reasoning.asking import Asking
 from qinsight_plugin.reasoning.model import Completion, NextToken, Prompt, Sampling
 from qinsight_plugin.reasoning.prompts import ANSWER_PREFIX, DISTORTION_QUESTION, RATING_QUESTION

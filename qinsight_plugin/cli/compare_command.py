@@ -38,7 +38,7 @@ def command(
       qinsight compare before.jpg after.jpg
       qinsight compare a.png b.png --reference original.png --scorer reasoning
     """
-    from qinsight_plugin.pipeline import compare
+    from qinsight_plugin.comparing import compare
 
     result = compare(a, b, scorer=scorer, margin=margin, reference=reference)
     click.echo(json.dumps(as_row(result)) if as_json else in_words(result))

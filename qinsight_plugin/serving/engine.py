@@ -20,8 +20,9 @@ from itertools import groupby
 from typing import Any
 
 from qinsight_plugin.batcher import Batcher
+from qinsight_plugin.comparing import compare_by
 from qinsight_plugin.errors import BusyError, QInsightError, ServingError
-from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline, compare_by
+from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
 from qinsight_plugin.plugins import new_host
 from qinsight_plugin.records import Comparison, Gate, Image, Report, Verdict
 from qinsight_plugin.serving.decoders import DecoderPool
