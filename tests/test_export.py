@@ -25,7 +25,13 @@ from qinsight_plugin.degradations import LEVELS, degrade
 from qinsight_plugin.errors import ConfigError, ImageTooLargeError, WeightsError
 from qinsight_plugin.records import Image
 from qinsight_plugin.scorers import tensorrt
-from qinsight_plugin.scorers.student import SHIPPED, SHIPPED_WEIGHTS, SPEC, StudentScorer
+from qinsight_plugin.scorers.student import (
+    SHIPPED,
+    SHIPPED_WEIGHTS,
+    SPEC,
+    StudentScorer,
+    open_session,
+)
 from qinsight_plugin.student.export import export_onnx, load_student
 from qinsight_plugin.student.graph import (
     metadata,
@@ -112,7 +118,8 @@ def every_kind(float32: Path, fp16: Path, int8: Path) -> Iterator[Path]:
 
 
 def run(model: Path | bytes, pixels: Pixels) -> dict[str, Any]:
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    data = model.read_bytes() if isinstance(model, Path) else model
+    session = open_session(Path("model.onnx"), data, "cpu")
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {"image": pixels}), strict=True))
 
@@ -303,6 +310,40 @@ def test_int8_runs_every_convolution_of_the_backbone_in_integers(
     assert kinds.count("QLinearAdd") == 10
     assert kinds.count("Conv") == 2  # those of the quality map
     assert "QuantizeLinear" not in kinds
+
+
+def test_sums_of_8_bits_saturate_on_no_cpu() -> None:
+    """Bytes of 255 times weights of 127: two such products are more than 16 bits hold."""
+    make, floats = onnx.helper.make_node, onnx.TensorProto.FLOAT
+    weight = np.full((1, 64, 1, 1), 127, np.int8)
+    constants = {
+        "one": np.float32(1),
+        "none": np.uint8(0),
+        "weight": weight,
+        "ones": np.ones(1, np.float32),
+        "nones": np.zeros(1, np.int8),
+        "coarse": np.float32(2**13),
+    }
+    graph = onnx.helper.make_graph(
+        [
+            make("QuantizeLinear", ["x", "one", "none"], ["q"]),
+            make("DequantizeLinear", ["q", "one", "none"], ["bytes"]),
+            make("DequantizeLinear", ["weight", "ones", "nones"], ["weights"], axis=0),
+            make("Conv", ["bytes", "weights"], ["sum"]),
+            make("QuantizeLinear", ["sum", "coarse", "none"], ["rounded"]),
+            make("DequantizeLinear", ["rounded", "coarse", "none"], ["y"]),
+        ],
+        "saturation",
+        [onnx.helper.make_tensor_value_info("x", floats, (1, 64, 8, 8))],
+        [onnx.helper.make_tensor_value_info("y", floats, (1, 1, 8, 8))],
+        [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
+    )
+    session = open_session(Path("sum.onnx"), model.SerializeToString(), "cpu")
+    (found,) = session.run(None, {"x": np.full((1, 64, 8, 8), 255, np.float32)})
+    np.testing.assert_allclose(found, 64 * 255 * 127, atol=2**12)
 
 
 def test_int8_orders_pictures_as_float_does(int8: Path, float32: Path) -> None:

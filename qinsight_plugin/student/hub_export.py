@@ -151,7 +151,7 @@ def hub_to_int8(
         source: written by `export_hub_onnx`.
         pictures: uint8 [H, W, 3] each, as varied as what is to be scored: where those go beyond
             the ranges that these show, they are clipped.
-        reduce_range: weights of 7 bits, for CPUs without VNNI; less exact.
+        reduce_range: weights of 7 bits: less exact, and faster on CPUs without VNNI.
 
     Raises:
         MissingExtraError: optimum is not installed.

@@ -2,8 +2,8 @@
 
 Static quantisation by ONNX Runtime's own tool, in QDQ form: activations uint8 with the least and
 greatest value that the calibration pictures show, weights int8 per channel. Where a CPU has VNNI
-or the like, products are exact; without it sums of two products saturate at 16 bits, which
-`reduce_range` avoids by weights of 7 bits.
+or the like, products are exact; without it sums of two products saturate at 16 bits, which the
+scorer avoids by slower sums, and `reduce_range` by weights of 7 bits.
 
 Three things are added to the tool's work. A depthwise filter often takes differences of neighbours,
 and rounding each weight by itself makes it answer to plain brightness too: here the weights of a
@@ -55,7 +55,7 @@ def to_int8(
         source: a float32 student.
         pictures: uint8 [H, W, 3] each, as the scorer will see them: good ones and bad ones. Up to
             `MOST_FOR_RANGES` of them show the ranges; the heads learn from all.
-        reduce_range: weights of 7 bits, for CPUs without VNNI; less exact.
+        reduce_range: weights of 7 bits: less exact, and faster on CPUs without VNNI.
 
     Raises:
         ConfigError: there are fewer than `LEAST_PICTURES`.
