@@ -33,7 +33,9 @@ folder = click.Path(file_okay=False)
     type=folder,
     help="Pictures of all qualities for --int8: 64 or more, 1000 better.",
 )
-@click.option("--reduce-range", is_flag=True, help="With --int8: less exact, faster on CPUs without VNNI.")
+@click.option(
+    "--reduce-range", is_flag=True, help="With --int8: less exact, faster on CPUs without VNNI."
+)
 @click.option(
     "--check", type=folder, help="Pictures to compare on.  [default: those of --calibrate]"
 )
