@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.stats import ttest_1samp
 
-from qinsight_plugin.cli.label_command import adjust_block, people, study_of
+from qinsight_plugin.cli.label_command import people
+from qinsight_plugin.cli.label_study import adjust_block, study_of
 from qinsight_plugin.cli.main import cli
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.feedback.adjustments import adjustment, exposure

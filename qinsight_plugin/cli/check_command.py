@@ -70,9 +70,9 @@ def command(
       qinsight check labels.csv --scale 1:5 --folder photos/ --out checks.html
     """
     from qinsight_plugin._imports import require
-    from qinsight_plugin.cli.label_command import pictures_of
     from qinsight_plugin.feedback.checks import check, look
     from qinsight_plugin.feedback.checks_page import findings, write_page
+    from qinsight_plugin.feedback.pool import pictures_of
     from qinsight_plugin.labels import read_labels
     from qinsight_plugin.sorting import write_into
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -15,7 +14,7 @@ import click
 if TYPE_CHECKING:
     from qinsight_plugin.feedback.asking import Asker
     from qinsight_plugin.feedback.store import Rater, Store
-    from qinsight_plugin.feedback.study import Block, Golden, Study
+    from qinsight_plugin.feedback.study import Study
 
 ANSWERS = "qinsight-answers.sqlite"
 COUNT = click.IntRange(min=0)
@@ -112,6 +111,7 @@ def command(
 
     for module in ("fastapi", "uvicorn", "scipy", "threadpoolctl"):
         require(module, package=module, extra="label", purpose="qinsight label")
+    from qinsight_plugin.cli.label_study import study_of
     from qinsight_plugin.feedback.app import make_app
     from qinsight_plugin.feedback.asking import Asker
     from qinsight_plugin.feedback.store import Store
@@ -140,97 +140,6 @@ def people(raters: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, team) for name, team in pairs] or [(getpass.getuser(), "")]
 
 
-def study_of(
-    folder: Path,
-    golden: Path | None,
-    *,
-    people: int,
-    ratings: int | None,
-    pairs: int,
-    best: int,
-    set_size: int,
-    severities: Sequence[str],
-    adjusts: Sequence[str],
-    **rest: Any,
-) -> Study:
-    from qinsight_plugin.feedback.study import Block, Study
-
-    blocks = [severity_block(text) for text in severities] + [adjust_block(t) for t in adjusts]
-    if ratings is None:
-        ratings = 0 if pairs or best or blocks else 100
-    first = [Block("rating", ratings), Block("pair", pairs), Block("best", best)]
-    blocks = [block for block in (*first, *blocks) if block.count]
-    if not blocks:
-        raise click.UsageError("nothing is asked: give --ratings, --pairs or another number")
-    # Five comparisons or more of each picture, or the scale would hang by threads.
-    compared = min(200, max(10, ratings, 2 * pairs * people // 5))
-    known = golden_of(golden, folder) if golden else []
-    return Study(blocks, known, set_size=set_size, compared=compared, **rest)
-
-
-def number_of(option: str, text: str) -> tuple[str, int]:
-    name, equals, count = text.rpartition("=")
-    if not equals or not count.isdecimal():
-        raise click.UsageError(f"{option} {text}: write it as NAME=N, such as blur=20")
-    return name, int(count)
-
-
-def severity_block(text: str) -> Block:
-    from qinsight_plugin.feedback.study import Block
-    from qinsight_plugin.records import DISTORTIONS
-
-    name, count = number_of("--severity", text)
-    if name not in DISTORTIONS:
-        raise click.UsageError(f"--severity {name}: not one of {', '.join(DISTORTIONS)}")
-    return Block("severity", count, {"distortion": name})
-
-
-def adjust_block(text: str) -> Block:
-    from qinsight_plugin.feedback.adjustments import ADJUSTMENTS, adjustment
-    from qinsight_plugin.feedback.study import Block
-
-    name, count = number_of("--adjust", text)
-    parts = name.rsplit(":", 2)
-    numbers: tuple[float, ...] = ()
-    if len(parts) == 3:
-        with suppress(ValueError):
-            numbers, name = (float(parts[1]), float(parts[2])), parts[0]
-    if not numbers and name in ADJUSTMENTS:
-        numbers = ADJUSTMENTS[name][1:]
-    if not numbers or not numbers[0] < numbers[1]:
-        raise click.UsageError(f"--adjust {text}: give its range, as in gamma:apply:0.5:2=10")
-    adjustment(name)
-    low, high = numbers
-    label = name.rpartition(":")[2]
-    about = {"parameter": name, "label": label, "low": low, "high": high}
-    return Block("adjust", count, about | {"start": (low + high) / 2})
-
-
-def golden_of(path: Path, folder: Path) -> list[Golden]:
-    from qinsight_plugin.feedback.study import Golden
-    from qinsight_plugin.labels import read_labels
-    from qinsight_plugin.pairs import is_pairs, read_pairs
-
-    if is_pairs(path):
-        pairs = read_pairs(path, images=folder)
-        names = [inside(one, folder) for one in pairs.paths]
-        sides = {1.0: "left", 0.5: "same", 0.0: "right"}
-        rows = zip(pairs.a, pairs.b, pairs.preference, strict=True)
-        return [Golden("pair", (names[a], names[b]), sides[better]) for a, b, better in rows]
-    labels = read_labels(path, images=folder, scale=(1, 5))
-    rated = zip(labels.paths, labels.mos, strict=True)
-    return [Golden("rating", (inside(one, folder),), mos) for one, mos in rated]
-
-
-def inside(path: Path, folder: Path) -> str:
-    from qinsight_plugin.errors import ConfigError
-
-    try:
-        return path.resolve().relative_to(folder.resolve()).as_posix()
-    except ValueError as error:
-        raise ConfigError(f"{path} is not in {folder}: only what lies there is shown") from error
-
-
 def listen(host: str, port: int) -> socket.socket:
     from qinsight_plugin.errors import ConfigError
 
@@ -247,9 +156,10 @@ def choose_pictures(
     store: Store, folder: Path, study: Study, scorer: str, teacher: Path | None
 ) -> None:
     """Fill the pool, saying so: it takes seconds where the folder is large."""
+    from qinsight_plugin.cli.label_study import inside
     from qinsight_plugin.errors import ImageNotFoundError
     from qinsight_plugin.feedback.coverage import least_sure
-    from qinsight_plugin.feedback.pool import fill_pool
+    from qinsight_plugin.feedback.pool import fill_pool, pictures_of
     from qinsight_plugin.labels import read_labels
 
     listing = pictures_of(folder)
@@ -297,21 +207,6 @@ def opinions(folder: Path, paths: Sequence[str], scorer: str) -> dict[str, tuple
     rows = progress(scored(open_pipeline(scorer), inputs, None), len(inputs))
     scores = zip(paths, (report.score for _, report in rows), strict=True)
     return {path: (s.value, s.uncertainty or 0.0) for path, s in scores if s is not None}
-
-
-def pictures_of(folder: Path) -> list[str]:
-    """The pictures in a folder and below it, from it, in order; hidden ones left out."""
-    from qinsight_plugin.feedback.showing import HEIC_SUFFIXES
-    from qinsight_plugin.suffixes import SUFFIXES
-
-    wanted = SUFFIXES | HEIC_SUFFIXES
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside_of = Path(parent).relative_to(folder)
-        names = (n for n in sorted(files) if not n.startswith("."))
-        found += [(inside_of / n).as_posix() for n in names if Path(n).suffix.lower() in wanted]
-    return found
 
 
 def left_out(path: str, error: str) -> None:

@@ -3,6 +3,7 @@ of which an answer would teach the student most."""
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 
 from qinsight_plugin.errors import ImageError, MissingExtraError
 from qinsight_plugin.feedback.coverage import LOOKED_AT, describe, diverse
-from qinsight_plugin.feedback.showing import pixels_of
+from qinsight_plugin.feedback.showing import HEIC_SUFFIXES, pixels_of
 from qinsight_plugin.feedback.store import Store
 from qinsight_plugin.parallel import in_order
+from qinsight_plugin.suffixes import SUFFIXES
 
 CANDIDATES = 2000
 """Pictures that are looked at, drawn at random from a larger folder."""
@@ -24,6 +26,18 @@ FIRST = 100
 
 Doubt: TypeAlias = Callable[[Sequence[str]], list[int]]
 """Paths -> their indices by how much an answer would teach, most first."""
+
+
+def pictures_of(folder: Path) -> list[str]:
+    """The pictures in a folder and below it, from it, in order; hidden ones left out."""
+    wanted = SUFFIXES | HEIC_SUFFIXES
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside_of = Path(parent).relative_to(folder)
+        names = (n for n in sorted(files) if not n.startswith("."))
+        found += [(inside_of / n).as_posix() for n in names if Path(n).suffix.lower() in wanted]
+    return found
 
 
 def fill_pool(
