@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from qinsight_plugin._imports import require
-from qinsight_plugin.errors import ConfigError, LabelsError
+from qinsight_plugin.errors import ConfigError, LabelsError, one_line
 from qinsight_plugin.records import ACR_LEVELS, DISTORTIONS
 
 BATCH_PICTURES = 64
@@ -158,7 +158,7 @@ class AnswerCache:
             with part.open("rb") as file:
                 table = self._parquet.read_table(file)
         except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
-            reason = " ".join(str(error).split())[:120]
+            reason = one_line(error)[:120]
             raise LabelsError(
                 f"cache {part}: damaged ({reason}): delete this file, and its pictures are asked "
                 "about again"

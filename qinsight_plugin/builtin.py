@@ -61,18 +61,11 @@ def qinsight_decode_image(
 def qinsight_score_images(
     scorer: Scorer, images: Sequence[Image], references: Sequence[Image] | None
 ) -> list[Score]:
-    from qinsight_plugin.errors import QInsightError, ScorerError
+    from qinsight_plugin.usable import scorer_errors
 
-    try:
+    names = ", ".join(image.source for image in images)
+    with scorer_errors(f"scorer {scorer.spec.name} failed on {names}"):
         return scorer.score(images, references)
-    except QInsightError:
-        raise
-    except Exception as error:  # a third party's scorer may raise anything
-        names = ", ".join(image.source for image in images)
-        raise ScorerError(
-            f"scorer {scorer.spec.name} failed on {names}: {type(error).__name__}: "
-            + " ".join(str(error).split())
-        ) from error
 
 
 @hookimpl(trylast=True)

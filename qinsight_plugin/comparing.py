@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from qinsight_plugin.errors import ConfigError, QInsightError, ScorerError
+from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline, decode_for
-from qinsight_plugin.plugins import PluginHost, default_host, one_line
+from qinsight_plugin.plugins import PluginHost, default_host
 from qinsight_plugin.records import (
     Better,
     Comparer,
@@ -18,6 +18,7 @@ from qinsight_plugin.records import (
     Score,
     Source,
 )
+from qinsight_plugin.usable import scorer_errors
 
 SIMILAR_MARGIN = 0.1
 """MOS difference within which two pictures are called similar."""
@@ -84,16 +85,9 @@ def compare_by(
 
 def told_by(comparer: Comparer, images: Sequence[Image]) -> Preference:
     """Its answer about A and B, and the reference if there is one."""
-    try:
+    names = ", ".join(image.source for image in images)
+    with scorer_errors(f"scorer {comparer.spec.name} failed on {names}"):
         return comparer.compare(*images)
-    except QInsightError:
-        raise
-    except Exception as error:  # a third party's comparer may raise anything
-        names = ", ".join(image.source for image in images)
-        raise ScorerError(
-            f"scorer {comparer.spec.name} failed on {names}: {type(error).__name__}: "
-            + one_line(error)
-        ) from error
 
 
 def compare_scores(

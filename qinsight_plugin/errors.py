@@ -198,3 +198,13 @@ class PluginError(QInsightError, RuntimeError):
     def __init__(self, plugin: str, message: str) -> None:
         super().__init__(f"plugin {plugin}: {message}")
         self.plugin = plugin
+
+
+def one_line(message: object) -> str:
+    """Somebody else's message, fit to stand in one of ours."""
+    return " ".join(str(message).split())
+
+
+def described(error: BaseException) -> str:
+    """What kind of error it is, and what it says, in one line."""
+    return one_line(f"{type(error).__name__}: {error}")

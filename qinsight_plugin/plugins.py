@@ -22,10 +22,12 @@ from qinsight_plugin.errors import (
     ConfigError,
     PluginError,
     QInsightError,
-    ScorerError,
     ScorerUnknownError,
+    described,
+    one_line,
 )
 from qinsight_plugin.records import Comparer, EncoderSpec, Scorer, ScorerSpec
+from qinsight_plugin.usable import scorer_errors
 
 T = TypeVar("T")
 
@@ -90,8 +92,8 @@ class PluginHost:
         try:
             self.add(entry_point.load(), name, origin)
         except (Exception, SystemExit) as error:
-            message = error if isinstance(error, PluginError) else f"{kind(error)}: {error}"
-            self.skipped.append(PluginInfo(name, origin, error=one_line(message)))
+            message = one_line(error) if isinstance(error, PluginError) else described(error)
+            self.skipped.append(PluginInfo(name, origin, error=message))
 
     def plugins(self) -> list[PluginInfo]:
         """Every plugin, loaded ones first, in the order of registration."""
@@ -131,9 +133,8 @@ class PluginHost:
         except QInsightError:
             raise
         except Exception as error:
-            raise PluginError(
-                self._culprit(hook, error), f"{hook} failed: {kind(error)}: {one_line(error)}"
-            ) from error
+            culprit = self._culprit(hook, error)
+            raise PluginError(culprit, f"{hook} failed: {described(error)}") from error
 
     def each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
         """Call a hook's plugins one at a time: (name, answer), answers of None left out.
@@ -152,7 +153,7 @@ class PluginHost:
                 answers = self.manager.subset_hook_caller(hook, others)(**arguments)
             except Exception as error:
                 if failure is None:
-                    failure = PluginError(name, f"{hook} failed: {kind(error)}: {one_line(error)}")
+                    failure = PluginError(name, f"{hook} failed: {described(error)}")
                     failure.__cause__ = error
                 continue
             yield from ((name, answer) for answer in answers)
@@ -264,22 +265,8 @@ class PluginHost:
 
 def load(spec: ScorerSpec, make: Callable[[str], T], argument: str) -> T:
     """What `make` loads; whatever else that raises becomes a ScorerError."""
-    try:
+    with scorer_errors(f"scorer {spec.name} did not load"):
         return make(argument)
-    except QInsightError:
-        raise
-    except Exception as error:  # a third party's scorer may raise anything
-        raise ScorerError(
-            f"scorer {spec.name} did not load: {kind(error)}: {one_line(error)}"
-        ) from error
-
-
-def kind(error: BaseException) -> str:
-    return type(error).__name__
-
-
-def one_line(message: object) -> str:
-    return " ".join(str(message).split())
 
 
 def new_host() -> PluginHost:

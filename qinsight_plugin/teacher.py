@@ -30,10 +30,10 @@ from qinsight_plugin.errors import (
     ScoreParseError,
     ScoreRangeError,
     ScorerError,
+    one_line,
 )
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.pipeline import Pipeline
-from qinsight_plugin.plugins import one_line
 from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Image, SampledScorer, Score
 from qinsight_plugin.scales import to_mos
 from qinsight_plugin.usable import require_usable

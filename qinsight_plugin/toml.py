@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.errors import ConfigError, one_line
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,5 +29,5 @@ def read_toml(path: Path, what: str = "") -> dict[str, Any]:
     try:
         return loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"cannot read {what or path}: {reason}") from error

@@ -1,10 +1,12 @@
-"""What a scorer's answer must be for the rest of the house to rely on it."""
+"""What a scorer's answer must be for the rest of the house to rely on it, and how it may fail."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from qinsight_plugin.errors import ScoreRangeError, ScorerError
+from qinsight_plugin.errors import QInsightError, ScoreRangeError, ScorerError, described
 from qinsight_plugin.records import ACR_LEVELS, Score, ScorerSpec
 
 
@@ -41,3 +43,18 @@ def require_usable(score: Score, spec: ScorerSpec, scorer: str, source: str) -> 
                 f"scorer {scorer} gave {source} a quality map of shape {quality_map.shape}; two "
                 "dimensions of finite numbers are wanted"
             )
+
+
+@contextmanager
+def scorer_errors(failure: str) -> Iterator[None]:
+    """A third party's scorer may raise anything: what is no QInsightError becomes a ScorerError.
+
+    Args:
+        failure: how the message begins: which scorer did not do what.
+    """
+    try:
+        yield
+    except QInsightError:
+        raise
+    except Exception as error:
+        raise ScorerError(f"{failure}: {described(error)}") from error

@@ -15,6 +15,7 @@ from qinsight_plugin.errors import (
     ImageTooLargeError,
     ImageUnreadableError,
     QInsightError,
+    one_line,
 )
 
 MOST_BYTES = 256 << 20
@@ -73,4 +74,4 @@ def fetch(url: str) -> bytes | ImageError:
 
 
 def reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

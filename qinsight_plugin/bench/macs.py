@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from qinsight_plugin._imports import require
-from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +49,7 @@ def shapes(model: onnx.ModelProto, input_shape: Sequence[int]) -> dict[str, tupl
     try:
         inferred = shape_inference.infer_shapes(fixed, data_prop=True).graph
     except shape_inference.InferenceError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"cannot count the model's operations: {reason}") from error
     found = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):

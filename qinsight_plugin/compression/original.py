@@ -19,6 +19,7 @@ from qinsight_plugin.errors import (
     ImageTooLargeError,
     ImageUnreadableError,
     ImageUnsupportedError,
+    one_line,
 )
 from qinsight_plugin.records import EncoderSpec, Image
 
@@ -146,7 +147,7 @@ def opened(data: bytes, name: str) -> PILImage:
     except ImageError:
         raise
     except Exception as error:  # Pillow raises anything over bad bytes
-        line = " ".join(str(error).split())
+        line = one_line(error)
         raise ImageDecodeError(f"{name} is truncated or corrupt: {line}") from error
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qinsight_plugin.compression.judge import Criterion, Judge
 from qinsight_plugin.compression.original import Original
 from qinsight_plugin.compression.priors import Priors
-from qinsight_plugin.errors import EncoderError, FloorUnreachedError, QInsightError
+from qinsight_plugin.errors import EncoderError, FloorUnreachedError, QInsightError, one_line
 from qinsight_plugin.records import EncoderSpec, StillEncoder
 from qinsight_plugin.search import Certificate, Found, search
 from qinsight_plugin.search.probes import ProbeCache, probe_key
@@ -105,7 +105,7 @@ class Still:
             except Exception as error:
                 raise EncoderError(
                     f"what {self.name} made of {self.source} at quality {quality_factor} cannot "
-                    f"be decoded: {' '.join(str(error).split())}"
+                    f"be decoded: {one_line(error)}"
                 ) from error
             if picture.size != self._picture.size:
                 raise EncoderError(

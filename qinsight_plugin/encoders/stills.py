@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qinsight_plugin._imports import require
-from qinsight_plugin.errors import ConfigError, EncoderError, EncoderMissingError
+from qinsight_plugin.errors import ConfigError, EncoderError, EncoderMissingError, one_line
 from qinsight_plugin.reasoning.arguments import require_none_left, take_settings
 from qinsight_plugin.records import EncoderSpec
 
@@ -47,7 +47,7 @@ class PillowEncoder:
             width, height = picture.size
             raise EncoderError(
                 f"the {self.format} encoder failed on {width}x{height} pixels of mode "
-                f"{picture.mode} at quality {quality_factor}: {' '.join(str(error).split())}"
+                f"{picture.mode} at quality {quality_factor}: {one_line(error)}"
             ) from error
         return buffer.getvalue()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qinsight_plugin.attempts import Attempt, Row, Truth
-from qinsight_plugin.errors import QInsightError, RewardError, ScoreParseError
+from qinsight_plugin.errors import QInsightError, RewardError, ScoreParseError, described
 from qinsight_plugin.grpo.config import Wanted
 from qinsight_plugin.reasoning.replies import read_distortion, read_preference, read_rating
 
@@ -71,10 +71,7 @@ def _rewarded(wanted: Wanted, attempts: Sequence[Attempt]) -> list[float]:
         raise
     except Exception as error:
         where = _describe(_culprit(wanted, attempts))
-        reason = " ".join(str(error).split())
-        raise RewardError(
-            f"reward {name} failed on {where}: {type(error).__name__}: {reason}"
-        ) from error
+        raise RewardError(f"reward {name} failed on {where}: {described(error)}") from error
     if len(values) != len(attempts):
         raise RewardError(
             f"reward {name} gave {len(values)} numbers for {len(attempts)} attempts, such as "

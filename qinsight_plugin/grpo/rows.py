@@ -13,7 +13,7 @@ from pathlib import Path
 from qinsight_plugin.attempts import Row as Asked
 from qinsight_plugin.attempts import Task, Truth
 from qinsight_plugin.decode import decode
-from qinsight_plugin.errors import ConfigError, ImageError, LabelsError
+from qinsight_plugin.errors import ConfigError, ImageError, LabelsError, one_line
 from qinsight_plugin.grpo.config import Config, DataSet
 from qinsight_plugin.labels import RATINGS
 from qinsight_plugin.pairs import PAIRS
@@ -131,7 +131,7 @@ def picture_problems(
         try:
             image = decode(path, max_pixels=seen_pixels(config.train.pixels))
         except ImageError as error:
-            return Problem(place, " ".join(str(error).split()))
+            return Problem(place, one_line(error))
         if max(image.width, image.height) > _SIDES * min(image.width, image.height):
             size = f"{image.width}x{image.height}"
             return Problem(place, f"{path}: {size} is too narrow: one side may be {_SIDES} others")

@@ -22,7 +22,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
 from qinsight_plugin.attempts import Attempt, Row
-from qinsight_plugin.errors import WeightsError
+from qinsight_plugin.errors import WeightsError, one_line
 from qinsight_plugin.grpo.config import Config
 from qinsight_plugin.grpo.judge import Judge, attempt_at
 from qinsight_plugin.grpo.processor import make_processor, messages_of
@@ -276,7 +276,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         try:
             self.model.load_state_dict(saved.model.state_dict(), strict=True)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise WeightsError(f"{resume_from_checkpoint} is not this model's: {reason}") from error
 
 

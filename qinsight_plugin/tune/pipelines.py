@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from qinsight_plugin._imports import require
-from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.errors import ConfigError, described
 
 SETTLE = 5
 """Frames that a camera is given to follow its controls."""
@@ -39,8 +39,9 @@ def find(path: str) -> Callable[..., Any]:
         for part in name.split("."):
             found = getattr(found, part)
     except Exception as error:  # a user's module may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ConfigError(f"cannot import {path!r}: {reason}; write package.module:name") from error
+        raise ConfigError(
+            f"cannot import {path!r}: {described(error)}; write package.module:name"
+        ) from error
     if not callable(found):
         raise ConfigError(f"{path!r} is not a function: name one")
     function: Callable[..., Any] = found

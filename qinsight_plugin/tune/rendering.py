@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from qinsight_plugin.errors import ConfigError, ImageError, RenderError
+from qinsight_plugin.errors import ConfigError, ImageError, RenderError, described
 from qinsight_plugin.records import Image
 
 Render: TypeAlias = Callable[[Mapping[str, Any], Any], Any]
@@ -48,7 +48,7 @@ class Here:
         try:
             answer = self._render(dict(params), self._scenes[scene])
         except Exception as error:
-            raise RenderError(f"rendering scene {scene + 1} raised {told(error)}") from error
+            raise RenderError(f"rendering scene {scene + 1} raised {described(error)}") from error
         seconds = time.perf_counter() - started
         return picture(answer, scene), seconds
 
@@ -69,7 +69,7 @@ class Guarded:
             pickle.dumps((render, scenes))
         except Exception as error:
             raise ConfigError(
-                f"the pipeline or a scene cannot be sent to another process ({told(error)}): "
+                f"the pipeline or a scene cannot be sent to another process ({described(error)}): "
                 "define it at the top of a module, or do without a time limit"
             ) from error
         self._work = (render, scenes)
@@ -139,7 +139,7 @@ def serve(pipe: Any) -> None:
     try:
         render, scenes = pipe.recv()
     except Exception as error:
-        pipe.send((None, 0.0, told(error)))
+        pipe.send((None, 0.0, described(error)))
         return
     pipe.send((None, 0.0, ""))
     while True:
@@ -151,12 +151,12 @@ def serve(pipe: Any) -> None:
         try:
             answer, problem = render(params, scenes[scene]), ""
         except Exception as error:
-            answer, problem = None, told(error)
+            answer, problem = None, described(error)
         seconds = time.perf_counter() - started
         try:
             pipe.send((answer, seconds, problem))
         except Exception as error:  # what cannot be pickled
-            pipe.send((None, seconds, told(error)))
+            pipe.send((None, seconds, described(error)))
 
 
 def picture(answer: Any, scene: int) -> Image:
@@ -169,7 +169,3 @@ def picture(answer: Any, scene: int) -> Image:
         return decode(answer)
     except ImageError as error:
         raise RenderError(f"rendering scene {scene + 1} returned no picture: {error}") from error
-
-
-def told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from qinsight_plugin.errors import ConfigError, VideoError
+from qinsight_plugin.errors import ConfigError, VideoError, described
 from qinsight_plugin.watch.feeds import Feed, Frame
 
 _AWAKE = 0.2
@@ -148,7 +148,7 @@ class _Reader:
             except VideoError as error:
                 problem = str(error)
             except Exception as error:  # a driver may raise anything
-                problem = f"{self._feed.name} failed: {type(error).__name__}: {error}"
+                problem = f"{self._feed.name} failed: {described(error)}"
             with self._changed:
                 ends = self._realtime and not self._feed.live
                 self._problem = "" if ends and self._opened else problem
