@@ -46,7 +46,7 @@ LAYERS = (
     },
     {"scales"},
     {"containers", "gate", "report", "overlay", "sorting", "labels", "search", "fidelity"},
-    {"decode", "evaluate", "pairs", "decisions"},
+    {"decode", "evaluate", "pairs", "decisions", "teacher_labels"},
     {"calibrate", "scatter", "evaluate_distortions", "reasoning"},
     {"calibrate_plot", "scorers", "testing", "encoders", "grpo"},
     {"builtin"},

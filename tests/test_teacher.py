@@ -47,7 +47,8 @@ from qinsight_plugin.errors import (
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.plugins import PluginHost
 from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Distortion, Image, Score, ScorerSpec
-from qinsight_plugin.teacher import sample_teacher, teacher_labels
+from qinsight_plugin.teacher import sample_teacher
+from qinsight_plugin.teacher_labels import teacher_labels
 
 from .conftest import ROOT
 

@@ -117,7 +117,8 @@ def ask(teacher: str, paths: tuple[str, ...], samples: int, kept: Path) -> Rated
 
     from qinsight_plugin.labels import Labels
     from qinsight_plugin.student.views import RatedSet
-    from qinsight_plugin.teacher import sample_teacher, teacher_labels
+    from qinsight_plugin.teacher import sample_teacher
+    from qinsight_plugin.teacher_labels import teacher_labels
 
     pictures = [Path(item.path) for item in expand(paths)]
     done: list[Answer] = []

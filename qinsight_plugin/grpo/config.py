@@ -36,7 +36,7 @@ class DataSet:
 
     Attributes:
         task: "score", "degradation" or "comparison".
-        labels: a .csv, .jsonl or .parquet file; for its columns see `rows.LAYOUTS`.
+        labels: a .csv, .jsonl or .parquet file; for its columns see `reading.LAYOUTS`.
         images: the folder that relative paths of pictures start from; the labels' own by default.
         scale: the worst and the best rating that could be given; needed for scores, and may fall,
             as [1, 0] does where 0 is best.

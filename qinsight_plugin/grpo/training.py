@@ -23,14 +23,8 @@ from qinsight_plugin.grpo.config import Config, Wanted
 from qinsight_plugin.grpo.diary import Diary, OnMeasured, OnStep, in_words
 from qinsight_plugin.grpo.judge import Judge
 from qinsight_plugin.grpo.memory import purpose_of, require_room
-from qinsight_plugin.grpo.rows import (
-    Problem,
-    Rows,
-    check_enough,
-    picture_problems,
-    read_rows,
-    refuse,
-)
+from qinsight_plugin.grpo.reading import Problem
+from qinsight_plugin.grpo.rows import Rows, check_enough, picture_problems, read_rows, refuse
 from qinsight_plugin.grpo.run import RunFolder, identity_of, newest_checkpoint, write_whole
 from qinsight_plugin.grpo.schedule import schedule
 from qinsight_plugin.grpo.trainer import Trainer, arguments_of, require_same_reference
