@@ -109,7 +109,7 @@ class Backbone(nn.Module):
         except (ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"{name} does not take pictures of any size, {width}x{height} for one "
-                f"({one_line(error)}); choose a backbone that does"
+                f"({first_sentence(error)}); choose a backbone that does"
             ) from error
         ranks = {state.dim() for state in states}
         if ranks == {3} and self.patch:
@@ -244,7 +244,7 @@ def loading(name: str) -> Iterator[None]:
             yield
     except Exception as error:  # not found, offline, damaged, unknown: each its own kind
         raise WeightsError(
-            f"cannot load {name} ({one_line(error)}); name a folder with config.json, "
+            f"cannot load {name} ({first_sentence(error)}); name a folder with config.json, "
             "preprocessor_config.json and the weights, or a model of the hub that is cached or "
             "can be reached"
         ) from error
@@ -258,6 +258,6 @@ def patch_side(model: nn.Module) -> int:
     return side if isinstance(side, int) else 0
 
 
-def one_line(error: Exception) -> str:
+def first_sentence(error: Exception) -> str:
     """The first sentence of what may be a page."""
     return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__

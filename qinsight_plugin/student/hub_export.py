@@ -30,7 +30,7 @@ from qinsight_plugin.student.graph import (
     write_graph,
 )
 from qinsight_plugin.student.heads import Outputs
-from qinsight_plugin.student.hub import HubStudent, one_line
+from qinsight_plugin.student.hub import HubStudent, first_sentence
 from qinsight_plugin.student.quantize import LEAST_PICTURES
 
 Axes: TypeAlias = dict[str, dict[int, str]]
@@ -70,8 +70,8 @@ def export_hub_onnx(student: HubStudent, path: Path, about: Mapping[str, Any]) -
         raise
     except Exception as error:  # shapes that differ, or onnxruntime's own kinds
         raise WeightsError(
-            f"{path}: the graph does not take pictures of every size ({one_line(error)}); choose "
-            "another backbone"
+            f"{path}: the graph does not take pictures of every size ({first_sentence(error)}); "
+            "choose another backbone"
         ) from error
     write_graph(model, path)
     return difference
@@ -88,7 +88,7 @@ def trace(student: HubStudent, path: Path) -> onnx.ModelProto:
         except Exception as error:  # the tracer's, the exporter's and the model's own kinds
             raise WeightsError(
                 f"{path}: optimum cannot export {type(student.backbone.model).__name__} "
-                f"({one_line(error)}); choose another backbone"
+                f"({first_sentence(error)}); choose another backbone"
             ) from error
         return onnx.load(file)
 

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qinsight_plugin.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from qinsight_plugin.toml import read_toml
 
 RECIPES = Path(__file__).parent / "recipes"
 FROM_IMAGENET = RECIPES / "shipped.toml"
@@ -110,10 +106,7 @@ def read_recipe(path: Path, **changes: float | None) -> Recipe:
     Raises:
         ConfigError: the file cannot be read, or lacks a setting, or has one unknown or no number.
     """
-    try:
-        settings = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read the recipe {path}: {error}") from error
+    settings = read_toml(path, f"the recipe {path}")
     settings |= {name: value for name, value in changes.items() if value is not None}
     known = {field.name: field.type for field in dataclasses.fields(Recipe)}
     if wrong := known.keys() ^ settings.keys():
