@@ -29,7 +29,7 @@ from PIL import Image as PILImage
 
 import qinsight_plugin
 from qinsight_plugin.cli.main import cli
-from qinsight_plugin.cli.training_options import origin, read_start
+from qinsight_plugin.cli.training_options import origin, read_start, trainer_of
 from qinsight_plugin.errors import ConfigError, ImageError, LabelsError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.pairs import Pairs
@@ -571,3 +571,24 @@ def test_two_runs_cannot_share_a_work_folder(tmp_path: Path) -> None:
     ):
         Trainer(toy_student(), job, fresh=False)
     Trainer(toy_student(), job, fresh=False).close()
+
+
+def test_how_far_a_training_is_is_said_every_few_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some hundreds of pictures take minutes, in which a count of 500 is never reached."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    trainer = trainer_of(Job((), toy_recipe(), tmp_path), toy_student(), fresh=False)
+    with closing(trainer):
+        assert trainer.on_cached is not None
+        assert trainer.on_step is not None
+        for done in range(1, 31):
+            now += 1
+            trainer.on_cached("pictures", done, 30)
+        for step in range(1, 17):
+            now += 4
+            trainer.on_step(step, 16, {"mse": 0.5})
+    told = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    read = [f"read {done} of 30 pictures" for done in (10, 20, 30)]
+    assert told == read + [f"step {step} of 16" for step in (1, 4, 7, 10, 13, 16)]

@@ -15,6 +15,7 @@ from qinsight_plugin.cli.scale import scale_option
 from qinsight_plugin.cli.training_options import (
     companions,
     finish,
+    now_and_then,
     origin,
     pictures_in,
     read_start,
@@ -122,10 +123,11 @@ def ask(teacher: str, paths: tuple[str, ...], samples: int, kept: Path) -> Rated
 
     pictures = [Path(item.path) for item in expand(paths)]
     done: list[Answer] = []
+    due = now_and_then()
 
     def on_answer(answer: Answer) -> None:
         done.append(answer)
-        if len(done) == len(pictures) or len(done) % 100 == 0:
+        if len(done) == len(pictures) or due():
             click.echo(f"asked about {len(done)} of {len(pictures)} pictures")
 
     found = sample_teacher(

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+
+SILENCE = 10.0
+"""Seconds after which it is said how far something is; pictures and steps take what they take."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of `mallopt`, as <malloc.h> numbers them."""
@@ -206,6 +210,20 @@ def pictures_in(folder: Path | None) -> list[Path]:
     return [Path(item.path) for item in found]
 
 
+def now_and_then() -> Callable[[], bool]:
+    """What is true once in `SILENCE` seconds, the first time after as many."""
+    said = time.monotonic()
+
+    def due() -> bool:
+        nonlocal said
+        if time.monotonic() - said < SILENCE:
+            return False
+        said = time.monotonic()
+        return True
+
+    return due
+
+
 def trainer_of(job: Job, student: AnyStudent, fresh: bool) -> Trainer:
     """A trainer that says how far it is, and tells the plugins."""
     from qinsight_plugin.plugins import default_host
@@ -214,6 +232,7 @@ def trainer_of(job: Job, student: AnyStudent, fresh: bool) -> Trainer:
     keep_freed_memory()
     host = default_host()
     begun = False
+    due = now_and_then()
 
     def on_step(step: int, steps: int, losses: Mapping[str, float]) -> None:
         nonlocal begun
@@ -221,12 +240,12 @@ def trainer_of(job: Job, student: AnyStudent, fresh: bool) -> Trainer:
             click.echo(f"went on after step {step - 1} of {steps}")
         begun = True
         host.call("qinsight_training_step", step=step, metrics=losses)
-        if step == steps or step % 50 == 0:
+        if step == steps or due():
             figures = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
             click.echo(f"step {step} of {steps}  {figures}")
 
     def on_cached(what: str, done: int, total: int) -> None:
-        if done == total or done % 500 == 0:
+        if done == total or due():
             click.echo(f"read {done} of {total} {what}")
 
     return Trainer(student, job, fresh=fresh, on_cached=on_cached, on_step=on_step)
