@@ -228,6 +228,21 @@ def test_frames_between_share_a_verdict(frame: Any) -> None:
         Gate(3.0, every=0)
 
 
+def test_a_new_capture_shares_no_verdict_with_the_last(frame: Any) -> None:
+    blurred = cv2.GaussianBlur(frame, (0, 0), 6)
+    gate = Gate((score(frame).value + score(blurred).value) / 2, every=3)
+    assert len(list(gate.passed(Capture([frame, frame])))) == 2
+    assert not list(gate.passed(Capture([blurred, blurred])))
+
+
+def test_the_rules_are_a_number_of_any_kind_or_a_gate(frame: Any) -> None:
+    assert Gate(np.float32(1.0))(frame)
+    assert not Gate(np.int64(5))(frame)
+    for wrong in ("policy.toml", None, True):
+        with pytest.raises(ConfigError, match=rf"a qinsight_plugin\.Gate, not {wrong!r}"):
+            Gate(wrong)  # type: ignore[arg-type]
+
+
 def test_a_frame_that_cannot_be_scored_is_as_the_gate_says() -> None:
     tiny = np.zeros((8, 8, 3), np.uint8)
     assert not Gate(1.0)(tiny)
@@ -261,6 +276,9 @@ def test_what_cannot_be_drawn_is_named(frame: Any) -> None:
     report = score(frame)
     with pytest.raises(ConfigError, match="scale it to uint8"):
         draw(frame.astype(np.float32), report)
+    for shape in ((512, 512, 2), (512, 512, 5), (1, 512, 512, 3), (512,)):
+        with pytest.raises(ConfigError, match=re.escape(f"uint8 frame of shape {list(shape)}")):
+            draw(np.zeros(shape, np.uint8), report)
     with pytest.raises(ConfigError, match="no quality map"):
         draw(frame, qinsight_plugin.Report("x", "student"))
 

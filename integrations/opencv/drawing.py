@@ -25,12 +25,16 @@ def draw(frame: Frame, report: qinsight_plugin.Report) -> npt.NDArray[np.uint8]:
         uint8 [H, W, 3] BGR, for `cv2.imshow` and `VideoWriter`.
 
     Raises:
-        ConfigError: the frame is not 8-bit, or the report has no quality map.
+        ConfigError: the frame is no 8-bit picture, or the report has no quality map.
     """
     cv2 = import_cv2("drawing")
     array = to_array(frame)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+    if array.dtype != np.uint8:
         raise ConfigError(f"cannot draw on a {array.dtype} frame: scale it to uint8")
+    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (1, 3, 4)):
+        raise ConfigError(
+            f"cannot draw on a uint8 frame of shape {list(array.shape)}: pass gray, BGR or BGRA"
+        )
     if report.score is None or report.score.quality_map is None:
         raise ConfigError(f"the report of {report.source} has no quality map: score the frame")
     gray = array.ndim == 2 or array.shape[2] == 1

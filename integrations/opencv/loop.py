@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any
 
 import qinsight_plugin
@@ -34,9 +35,7 @@ class Gate:
     ) -> None:
         if every < 1:
             raise ConfigError(f"every must be 1 or more, not {every}")
-        self._gate = (
-            qinsight_plugin.Gate(min_score=gate) if isinstance(gate, (int, float)) else gate
-        )
+        self._gate = gate if isinstance(gate, qinsight_plugin.Gate) else least(gate)
         self._every, self._seen = every, 0
         self._scorer = scorer_for(scorer, backend)
         self.report: qinsight_plugin.Report | None = None
@@ -63,9 +62,23 @@ class Gate:
         """
         if not capture.isOpened():
             raise ImageUnreadableError("the capture is not open: check the path or the camera")
+        self._seen = 0  # a new capture shares no verdict with the last
         while True:
             read, frame = capture.read()
             if not read:
                 return
             if self(frame):
                 yield frame
+
+
+def least(score: Any) -> qinsight_plugin.Gate:
+    """The rule that a number stands for, NumPy's included.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(score, Real) or isinstance(score, bool):
+        raise ConfigError(
+            f"the gate must be a number from 1 to 5 or a qinsight_plugin.Gate, not {score!r}"
+        )
+    return qinsight_plugin.Gate(min_score=float(score))
