@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
 import os
@@ -152,6 +154,22 @@ def test_a_decoder_that_was_killed_while_idle_blames_no_picture() -> None:
             decoder._process.wait()
         assert decoders.decode(small, "small", SPEC).width == 512
     assert book.ended == ["died"] * 3
+
+
+def test_a_kernel_that_grants_no_large_pipe_does_not_keep_decoders_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It does so for users who have many already, who need not be root: 33 decoders do."""
+
+    def refusing(descriptor: int, command: int, *rest: int) -> int:
+        if command == fcntl.F_SETPIPE_SZ:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        return original(descriptor, command, *rest)
+
+    original = fcntl.fcntl
+    monkeypatch.setattr(fcntl, "fcntl", refusing)
+    with pool(Limits(), Book()) as decoders:
+        assert decoders._idle.queue[0]._process is not None
 
 
 @pytest.mark.slow

@@ -147,9 +147,10 @@ class _Decoder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # a library's chatter about strangers' pictures
             bufsize=0,
-            pipesize=_PIPE,
             env={**os.environ, **_ONE_THREAD},
         )
+        widen(self._process.stdin)
+        widen(self._process.stdout)
 
     def start(self) -> bool:
         """Wait until the process is ready; whether it is."""
@@ -211,6 +212,15 @@ class _Decoder:
         if self._process is not None:
             with self._process:  # closes the pipes and waits
                 self._process.kill()
+
+
+def widen(pipe: Any) -> None:
+    """Let a pipe hold more, where that can be had. Linux grants a user who is not root 64 MiB of it
+    in all, which 32 decoders take; and `Popen(pipesize=)` would fail beyond."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
 
 
 def _error_of(answer: dict[str, Any], name: str) -> QInsightError:
