@@ -10,10 +10,13 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +28,7 @@ from qinsight_plugin.integrations.web.logs import JsonLines, LossyHandler
 from qinsight_plugin.integrations.web.metrics import Metrics, objections
 from qinsight_plugin.integrations.web.schemas import Compared, Scores, Trouble, Verdicts
 from qinsight_plugin.integrations.web.server import is_loopback, listen, run
+from qinsight_plugin.integrations.web.service import Service
 from qinsight_plugin.integrations.web.settings import Settings
 
 import qinsight_plugin as qi
@@ -356,6 +360,64 @@ def test_every_key_is_compared_with_in_constant_time(monkeypatch: pytest.MonkeyP
         assert keys.admit(offered) is fits
         assert len(compared) == 3
         assert {len(digest) for pair in compared for digest in pair} == {32}
+
+
+def test_a_key_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_bytes("\ufeffsixteen-letters-a\r\nsixteen-letters-b\r\n".encode())
+    assert Settings(key_file=keys).keys() == ("sixteen-letters-a", "sixteen-letters-b")
+
+
+class SlowToReload:
+    """An engine whose first reload takes until it is told to end."""
+
+    pipeline = SimpleNamespace(scorer=SimpleNamespace(spec=SimpleNamespace(version="1")))
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.begun, self.end = threading.Event(), threading.Event()
+
+    def submit(self, _: object) -> list[Future[None]]:
+        answer: Future[None] = Future()
+        answer.set_result(None)
+        return [answer]
+
+    def reload(self) -> None:
+        if not self.begun.is_set():
+            self.begun.set()
+            assert self.end.wait(10)
+
+
+def test_of_two_reloads_at_once_the_later_policy_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qinsight_plugin.integrations.web.service.Engine", SlowToReload)
+    policy = tmp_path / "policy.toml"
+    policy.write_text("min_score = 1")
+    service = Service(Settings(policy=policy))
+    reloads = [threading.Thread(target=service.reload) for _ in range(2)]
+    reloads[0].start()
+    service.engine.begun.wait(10)
+    policy.write_text("min_score = 5")
+    reloads[1].start()
+    reloads[1].join(0.2)
+    service.engine.end.set()
+    for thread in reloads:
+        thread.join()
+    assert service.gate == Gate(min_score=5)
+
+
+def test_a_failed_reload_is_no_mere_information(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("qinsight_plugin.integrations.web.service.Engine", SlowToReload)
+    policy = tmp_path / "policy.toml"
+    policy.write_text("min_score = 1")
+    service = Service(Settings(policy=policy))
+    policy.write_text("min_score = 'x'")
+    service.reload()
+    assert [(line.levelname, line.message) for line in caplog.records] == [
+        ("ERROR", "reload failed")
+    ]
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:

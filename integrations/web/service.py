@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -52,6 +54,7 @@ class Service:
         self.fetcher = (
             Fetcher(settings.fetch_from, settings.fetch_seconds) if settings.fetch_from else None
         )
+        self._reloading = threading.Lock()
         self.engine = Engine(
             settings.scorer,
             limits=settings.limits,
@@ -66,16 +69,18 @@ class Service:
     def reload(self) -> None:
         """Read the policy and load the scorer anew; on failure all stays as it is, and the log and
         the metrics tell."""
-        try:
-            gate = self.settings.gate()
-            self.engine.reload()
-        except QInsightError as error:
-            self.metrics.reloaded("failed")
-            say("reload failed", error=str(error))
-            return
-        self.gate = gate
-        self.metrics.reloaded("done")
-        say("reloaded", scorer_version=self.engine.pipeline.scorer.spec.version)
+        # One after the other, lest one that began earlier end later and bring an old policy back.
+        with self._reloading:
+            try:
+                gate = self.settings.gate()
+                self.engine.reload()
+            except QInsightError as error:
+                self.metrics.reloaded("failed")
+                say("reload failed", level=logging.ERROR, error=str(error))
+                return
+            self.gate = gate
+            self.metrics.reloaded("done")
+            say("reloaded", scorer_version=self.engine.pipeline.scorer.spec.version)
 
     def close(self) -> None:
         self.engine.close()

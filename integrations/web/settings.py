@@ -73,7 +73,7 @@ class Settings:
         if self.key_file is None:
             return ()
         try:
-            lines = self.key_file.read_text("utf-8").splitlines()
+            lines = self.key_file.read_text("utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise ConfigError(f"key file {str(self.key_file)!r} cannot be read: {error}") from error
         keys = tuple(line.strip() for line in lines if line.strip() and line.strip()[0] != "#")
