@@ -245,6 +245,37 @@ def test_what_a_kill_left_at_the_beginning_is_no_hindrance(tmp_path: Path) -> No
     assert finish(begin(tmp_path, tmp_path / "o.parquet")).rows == 1
 
 
+def test_a_kill_between_the_list_and_its_name_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.jpg", "o.parquet/_list.parquet")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("qinsight_plugin.batch.store.publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            begin(tmp_path, tmp_path / "o.parquet")
+    assert finish(begin(tmp_path, tmp_path / "o.parquet")).rows == 1
+
+
+def test_a_list_that_is_damaged_is_an_error_in_one_line(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    job = begin(tmp_path, tmp_path / "o.parquet")
+    touch(tmp_path, "o.parquet/_list.parquet")
+    with pytest.raises(ConfigError, match=r"_list\.parquet is damaged .*--anew"):
+        job.names(0)
+
+
+def test_a_pipe_among_pictures_is_a_row_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    name = str(tmp_path / "pipe.jpg")
+    with Worker(Settings(), timeout=30) as worker:
+        (row,) = worker.rows([name])
+    assert row["error_type"] == "ImageUnreadableError"
+
+
 def test_the_list_is_made_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     begin(tmp_path, tmp_path / "o.parquet")

@@ -215,6 +215,40 @@ def test_a_folder_that_cannot_be_listed_is_named(own: Path) -> None:
     assert "secret: Permission denied; check its permissions" in str(found[1].error)
 
 
+def test_a_path_that_cannot_be_looked_at_is_a_row_and_the_others_are_scored(own: Path) -> None:
+    (own / "secret").mkdir(mode=0)
+    names = [str(own / "secret" / "a.png"), str(own / ("x" * 300)), str(own / "b.png")]
+    assert [item.path for item in expand(names)] == names
+
+
+def test_a_pipe_in_a_folder_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (item,) = expand([str(tmp_path)])
+    assert isinstance(item.error, ImageUnreadableError)
+    assert "pipe.jpg is a pipe" in str(item.error)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("gate good.jpg --min-score 1 >&-", 0),
+        ("gate good.jpg --min-score 5 2>&-", 1),
+        ("gate good.jpg --min-score 1 <&- >&- 2>&-", 0),
+        ("score - <&-", 3),
+    ],
+)
+def test_streams_that_are_closed_change_no_exit_code(folder: Path, command: str, code: int) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m qinsight_plugin {command}",
+        shell=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 def test_wrong_usage_has_its_own_exit_code(qinsight: Run, photo: Path) -> None:
     assert qinsight("score").returncode == 2
     assert qinsight("nonsense").returncode == 2

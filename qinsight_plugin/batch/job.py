@@ -90,8 +90,15 @@ class Job:
 
     def names(self, part: int) -> list[str]:
         """The pictures of a part, in order."""
+        parquet = pyarrow("pyarrow.parquet")
         with self._store.open(LIST) as file:
-            group = pyarrow("pyarrow.parquet").ParquetFile(file).read_row_group(part)
+            try:
+                group = parquet.ParquetFile(file).read_row_group(part)
+            except (OSError, ValueError) as error:  # pyarrow's own errors are both
+                raise ConfigError(
+                    f"{self.out}/{LIST} is damaged ({error}): say --anew to drop the run and "
+                    "begin again"
+                ) from error
         return [os.fsdecode(name) for name in group.column("name").to_pylist()]
 
     def do(self, part: int, worker: Worker) -> Tally:
@@ -163,7 +170,8 @@ def open_job(
     if told is not None:
         drop(store)
     with tempfile.TemporaryDirectory(prefix="qinsight-") as folder:
-        listed = Path(folder, LIST)
+        # Hidden until it bears its name: what a kill leaves must not look like somebody else's.
+        listed = Path(folder, f".{LIST}")
         pictures, rows = write_list(names_in(wanted["source"]), listed, rows_per_part)
         store.put(listed, LIST)
     run = wanted | {"rows_per_part": rows, "pictures": pictures}

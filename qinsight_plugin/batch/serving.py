@@ -17,11 +17,12 @@ from typing import IO
 
 from qinsight_plugin.batch.remote import fetch, is_url
 from qinsight_plugin.batch.settings import Settings
-from qinsight_plugin.errors import ImageError, QInsightError
+from qinsight_plugin.errors import ImageError, ImageUnreadableError, QInsightError
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.records import Report
 from qinsight_plugin.report.serialize import Row, to_row
+from qinsight_plugin.suffixes import is_pipe
 
 READERS = 8
 """Files fetched at once from behind URLs, while others are scored."""
@@ -57,7 +58,9 @@ def rows(pipeline: Pipeline, settings: Settings, names: Iterable[str]) -> Iterat
 
 def contents(name: str) -> str | bytes | ImageError:
     """What to decode: the name itself of a file that lies here."""
-    return fetch(name) if is_url(name) else name
+    if is_url(name):
+        return fetch(name)
+    return ImageUnreadableError(f"{name} is a pipe, not a file") if is_pipe(name) else name
 
 
 def report_of(pipeline: Pipeline, name: str, data: str | bytes | ImageError) -> Report:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from qinsight_plugin.errors import ImageNotFoundError, ImageUnreadableError
-from qinsight_plugin.suffixes import SUFFIXES, wanted
+from qinsight_plugin.suffixes import SUFFIXES, is_pipe, wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ def expand(paths: Iterable[str], skip: Sequence[Path] = ()) -> list[Input]:
     skipped = frozenset(folder.resolve() for folder in skip)
     inputs: list[Input] = []
     for path in paths:
-        if path != "-" and Path(path).is_dir():
+        # Unlike Path's, it is no error that a name is too long, or lies where we may not look.
+        if path != "-" and os.path.isdir(path):  # noqa: PTH112
             inputs += walk(Path(path), skipped)
         else:
             inputs.append(Input(path))
@@ -58,7 +59,7 @@ def walk(folder: Path, skipped: frozenset[Path]) -> list[Input]:
             if not name.startswith(".") and Path(parent, name).resolve() not in skipped
         )
         names = sorted(name for name in files if wanted(name))
-        found += [Input(str(Path(parent, name)), folder) for name in names]
+        found += [found_file(str(Path(parent, name)), folder) for name in names]
     for failure in failures:
         message = f"cannot list {failure.filename}: {failure.strerror}; check its permissions"
         found.append(Input(str(failure.filename), folder, ImageUnreadableError(message)))
@@ -67,3 +68,9 @@ def walk(folder: Path, skipped: frozenset[Path]) -> list[Input]:
         message = f"no pictures in {folder}; looked for names that end in {endings}"
         found.append(Input(str(folder), folder, ImageNotFoundError(message)))
     return found
+
+
+def found_file(path: str, folder: Path) -> Input:
+    """A file of a folder. Only a pipe that was named outright is meant to be read."""
+    message = f"{path} is a pipe: only files are looked for in folders"
+    return Input(path, folder, ImageUnreadableError(message) if is_pipe(path) else None)

@@ -6,6 +6,7 @@ Exit codes: 0 accepted or done, 1 rejected, 2 wrong usage, 3 error.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -85,6 +86,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    open_streams()
     try:
         code = cli.main(standalone_mode=False)
     except click.Abort:
@@ -101,3 +103,12 @@ def main() -> None:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_ERROR
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def open_streams() -> None:
+    """Put nothing in the place of streams that whoever started us has closed: Python has None."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nothing = open(os.devnull, mode, errors="backslashreplace")  # noqa: PTH123, SIM115
+            os.set_inheritable(nothing.fileno(), True)  # for processes that we start
+            setattr(sys, name, nothing)
