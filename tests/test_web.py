@@ -420,6 +420,11 @@ def test_a_failed_reload_is_no_mere_information(
     ]
 
 
+def test_the_log_handler_can_be_made_on_python_3_10() -> None:
+    """logging's classes take no type arguments there: the whole server would not be imported."""
+    assert "__orig_bases__" not in vars(LossyHandler)
+
+
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     for text, why in (("", "no key"), ("# a\n", "no key"), ("short\n", "16 or more")):

@@ -26,7 +26,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
-class LossyHandler(logging.StreamHandler[TextIO]):
+class LossyHandler(logging.StreamHandler):  # type: ignore[type-arg] # none on Python 3.10
     """Counts what it cannot write, and goes on: a full disk must not stop a server."""
 
     def __init__(self, stream: TextIO, lost: Callable[[], None]) -> None:
