@@ -111,8 +111,11 @@ def publish(temporary: Path, target: Path, *, overwrite: bool = False) -> None:
 
     Raises:
         FileExistsError: the name is taken, and `overwrite` is not set.
-        ConfigError: it cannot be done.
+        ConfigError: it cannot be done; or what bears the name is no file, as /dev/null is none,
+            which root could replace.
     """
+    if overwrite and target.exists() and not target.is_file():
+        raise ConfigError(f"{str(target)!r} is not a file: name another")
     with _writing(target.parent):
         temporary.chmod(0o666 & ~_umask())
         if overwrite:

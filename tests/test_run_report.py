@@ -151,11 +151,21 @@ def test_tables_without_scores_or_in_common_have_a_page_too(tmp_path: Path) -> N
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the table"):
+    with pytest.raises(ConfigError, match=r"there is no table .*missing\.parquet: check the path"):
         open_table(str(tmp_path / "missing.parquet"))
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match="cannot read the table"):
+        open_table(str(tmp_path / "torn.parquet"))
     pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), tmp_path / "x.parquet")
     with pytest.raises(ConfigError, match="has no column 'source'"):
         open_table(str(tmp_path / "x.parquet"))
+
+
+def test_a_run_of_which_no_part_is_done_says_so(tmp_path: Path) -> None:
+    (tmp_path / "new.parquet").mkdir()
+    (tmp_path / "new.parquet" / "_run.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"new\.parquet has no rows yet: let qinsight batch go"):
+        open_table(str(tmp_path / "new.parquet"))
 
 
 def test_a_page_loads_nothing_and_names_cannot_end_its_script(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 import qinsight_plugin
 from qinsight_plugin.errors import ConfigError, ImageNotFoundError, ImageUnreadableError
-from qinsight_plugin.sorting import copy_into, move_into
+from qinsight_plugin.sorting import copy_into, move_into, write_into
 
 if sys.platform == "win32":
     pytest.skip("these tests use links, permissions and forks of POSIX", allow_module_level=True)
@@ -481,3 +481,13 @@ def test_two_processes_that_move_the_same_names_into_one_folder_lose_nothing(
         f"{rival.name} {number}".encode() for rival in rivals for number in range(number_each)
     )
     assert all(files_in(rival) == {} for rival in rivals)
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    """As root, -o /dev/null would else put a file in the place of the device."""
+    for name, make in (("pipe", os.mkfifo), ("folder", os.mkdir)):
+        make(tmp_path / name)
+        with pytest.raises(ConfigError, match=f"{name}' is not a file"):
+            write_into(b"x", tmp_path / name, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "pipe"]
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

@@ -17,12 +17,15 @@ def open_table(location: str) -> Any:
     """
     system, path = filesystem(location) if is_url(location) else (None, location)
     with reaching("read the table", location):
-        dataset = pyarrow("pyarrow.dataset").dataset(path, format="parquet", filesystem=system)
+        try:
+            dataset = pyarrow("pyarrow.dataset").dataset(path, format="parquet", filesystem=system)
+        except FileNotFoundError as error:  # which tells no more than the path
+            raise ConfigError(f"there is no table {location}: check the path") from error
         rows = dataset.count_rows()
+    if not rows:  # and no columns either, before the first part is done
+        raise ConfigError(f"{location} has no rows yet: let qinsight batch go on")
     if missing := [name for name in schema().names if name not in dataset.schema.names]:
         raise ConfigError(
             f"{location} has no column {missing[0]!r}: it is no table of qinsight batch"
         )
-    if not rows:
-        raise ConfigError(f"{location} has no rows yet: let qinsight batch go on")
     return dataset
