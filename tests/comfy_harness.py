@@ -420,7 +420,8 @@ def save_image_path(
 ) -> tuple[str, str, int, str, str]:
     """Folder, name, the next number, and the folder under `root`.
 
-    The next number follows the highest that stands, between underscores, after the prefix.
+    The next number follows the highest that stands, between underscores, after the prefix. One that
+    ends in a slash ComfyUI compares with its empty last part, so it never finds a number.
     """
     folder, name = Path(root, prefix).parent, Path(prefix).name
     assert folder.resolve().is_relative_to(Path(root).resolve())
@@ -428,7 +429,7 @@ def save_image_path(
     endings = [
         path.name[len(name) + 1 :].split("_")[0]
         for path in folder.iterdir()
-        if path.name.startswith(f"{name}_")
+        if path.name.startswith(f"{name}_") and not prefix.endswith("/")
     ]
     numbers = [int(ending) if ending.isdigit() else 0 for ending in endings]
     subfolder = str(Path(prefix).parent) if "/" in prefix else ""

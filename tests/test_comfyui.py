@@ -268,7 +268,7 @@ def test_the_gate_when_some_pass(host: Host, files: Any, photos: list[Pixels]) -
     rows = json.loads(out(run, 4)[0])
     assert [row["accepted"] for row in rows] == [True, True, False]
     assert "is below the minimum" in rows[2]["reasons"][0]
-    assert "rejected: " in run.outputs["node"]["qinsight"][0].splitlines()[2]
+    assert "rejected (score " in run.outputs["node"]["qinsight"][0].splitlines()[2]
 
 
 def test_the_gate_when_all_pass_stops_what_hangs_on_the_rejected(
@@ -325,6 +325,7 @@ def test_a_policy_takes_the_place_of_the_threshold_and_may_be_edited(
     rows = json.loads(out(run, 4)[0])
     assert rows[0]["accepted"]
     assert "blur; refused from slight up" in rows[2]["reasons"][0]
+    assert "refused from slight up" in run.outputs["node"]["qinsight"][0].splitlines()[2]
     policy = host.base / "models" / "iqa" / "sharp.toml"
     before = policy.read_text("utf-8")
     try:
@@ -428,6 +429,28 @@ def test_the_score_is_in_the_name_and_the_report_beside_the_workflow(
     assert names == [f"{good:.2f}_mine_00001_.png", f"{bad:.2f}_mine_00001_.png"]
     third = host.run(graph(tensors, "QInsightSave", 0, filename_prefix="shots/mine", server=" "))
     assert third.outputs["node"]["images"][0]["filename"].startswith("mine_00003_")
+
+
+def test_pictures_are_saved_where_the_scorer_cannot_be_had(
+    host: Host, files: Any, photos: list[Pixels]
+) -> None:
+    tensor = as_tensor(*photos)
+    tensor[1, 5, 5, 1] = np.nan
+    inputs = {"model": "remote", "server": closed_port(), "filename_prefix": "nobody"}
+    run = host.run(graph(files(tensor), "QInsightSave", 0, **inputs))
+    assert run.status == "error"
+    assert "no answer after" in str(run.error)
+    saved = sorted(path.name for path in host.base.glob("output/nobody*.png"))
+    assert saved == [f"nobody_0000{k}_scoreunscored.png" for k in (1, 2)]
+
+
+def test_no_file_is_written_over(host: Host, files: Any, photos: list[Pixels]) -> None:
+    tensors = files(as_tensor(photos[0], photos[0]))
+    for server in ("", " "):  # an identical run would come from the cache
+        inputs = {"filename_prefix": "album/", "server": server}
+        run = host.run(graph(tensors, "QInsightSave", 0, **inputs))
+        assert run.status == "success"
+    assert len(list(host.base.glob("output/album_*.png"))) == 4
 
 
 def test_a_batch_that_is_broken_in_part_is_saved_in_part_and_the_rest_named(
@@ -636,6 +659,19 @@ def test_alpha_scores_as_its_file_does(host: Host, files: Any, photos: list[Pixe
     run = host.run(prompt)
     (entry,) = run.outputs["save"]["images"]
     assert out(run, 1) == [qi.score(saved(host, entry)).value]
+
+
+def test_a_picture_with_alpha_is_called_by_its_number(
+    host: Host, files: Any, photos: list[Pixels]
+) -> None:
+    clear = np.concatenate([as_tensor(photos[0]), np.zeros((1, 512, 512, 1))], -1)
+    tensors = files(clear, clear[:, :16, :16])
+    run = host.run(graph(tensors, "QInsightScore", 0))
+    assert "image 2 of 2 is 16x16" in str(run.error)
+    compared = host.run(compare_graph(files(clear), files(clear)))
+    row = json.loads(out(compared, 3)[0])[0]
+    assert [row[side]["source"] for side in "ab"] == ["A 1 of 1", "B 1 of 1"]
+    assert row["a"]["notes"] == ["alpha over #ffffff"]
 
 
 def test_what_is_no_picture_is_named(host: Host, files: Any) -> None:

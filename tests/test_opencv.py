@@ -240,7 +240,7 @@ def test_the_rules_are_a_number_of_any_kind_or_a_gate(frame: Any) -> None:
     assert not Gate(np.int64(5))(frame)
     for wrong in ("policy.toml", None, True):
         with pytest.raises(ConfigError, match=rf"a qinsight_plugin\.Gate, not {wrong!r}"):
-            Gate(wrong)  # type: ignore[arg-type]
+            Gate(wrong)
 
 
 def test_a_frame_that_cannot_be_scored_is_as_the_gate_says() -> None:

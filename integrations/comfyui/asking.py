@@ -14,9 +14,9 @@ import comfy.model_management
 import comfy.utils
 
 import qinsight_plugin as qi
-from qinsight_plugin.errors import ImageError
+from qinsight_plugin.errors import ImageError, QInsightError
 
-from .pictures import Levels, Picture, read, source_of
+from .pictures import Levels, Picture, levels_of, read, source_of
 
 T = TypeVar("T")
 
@@ -111,7 +111,16 @@ def served(line: deque[_Place]) -> Iterator[Answer]:
         yield Answer(place.picture, place.levels, report)
 
 
-def failure(picture: Picture, scorer: str, error: ImageError) -> qi.Report:
+def unscored(pictures: Sequence[Picture], scorer: str, error: QInsightError) -> Iterator[Answer]:
+    """What is known of pictures where the scorer cannot be had."""
+    for picture in pictures:
+        try:
+            yield Answer(picture, levels_of(picture), failure(picture, scorer, error))
+        except ImageError as broken:
+            yield Answer(picture, None, failure(picture, scorer, broken))
+
+
+def failure(picture: Picture, scorer: str, error: QInsightError) -> qi.Report:
     height, width = picture.size
     return qi.Report(
         picture.name,

@@ -112,7 +112,7 @@ class QualityGate(io.ComfyNode):
             in_json(found, verdicts),
             ui=on_node(
                 [shown for answer in found for shown in preview(answer)],
-                say(found, ["passed" if v.accepted else "rejected" for v in verdicts]),
+                say(found, [decided(a, v) for a, v in zip(found, verdicts, strict=True)]),
             ),
         )
 
@@ -131,6 +131,14 @@ def gate_of(threshold: float, unscorable: str, policy: str) -> qi.Gate:
 def verdict_on(answer: Answer, gate: qi.Gate) -> qi.Verdict:
     verdict = qi.judge(answer.report, gate)
     return dataclasses.replace(verdict, accepted=False) if answer.broken else verdict
+
+
+def decided(answer: Answer, verdict: qi.Verdict) -> str:
+    """The verdict in words, with its reasons; an error is a reason that is told anyway."""
+    decision = "passed" if verdict.accepted else "rejected"
+    if answer.report.score is None or not verdict.reasons:
+        return decision
+    return f"{decision} ({'; '.join(verdict.reasons)})"
 
 
 class PickBest(io.ComfyNode):

@@ -6,12 +6,13 @@ A node gets a list of tensors [B, H, W, C], float 0 to 1; the sizes may differ f
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from qinsight_plugin.decode import decode
 from qinsight_plugin.errors import ConfigError, ImageDecodeError
 from qinsight_plugin.records import Image
 
@@ -116,13 +117,13 @@ def read(picture: Picture) -> tuple[Levels, object]:
     return levels, tuple(marks)
 
 
-def source_of(picture: Picture, levels: Levels) -> Any:
+def source_of(picture: Picture, levels: Levels) -> Image:
     """What to give to the scorer.
 
     Transparent pictures go through the package's own alpha rule, as their PNG file would.
     """
     if levels.shape[2] == 4:
-        return levels
+        return replace(decode(levels, limit=levels.size), source=picture.name)
     height, width = picture.size
     return Image(rgb(levels), picture.name, width, height)
 

@@ -13,10 +13,11 @@ from comfy_api.latest import io
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from qinsight_plugin.errors import QInsightError
 from qinsight_plugin.report import to_row
 
 from . import models
-from .asking import Answer, answers
+from .asking import Answer, answers, unscored
 from .inputs import (
     SHARED,
     images_input,
@@ -191,10 +192,16 @@ class SaveWithScore(io.ComfyNode):
         pictures = require_some(pictures_of(images))
         metadata = None if args.disable_metadata else workflow_of(cls.hidden)
         saved, found = [], []
-        for answer in answers(pictures, models.scorer_of(only(model), only(server))):
-            found.append(answer)
-            if answer.levels is not None:
-                saved.append(save(answer, answer.levels, only(filename_prefix), metadata))
+        try:
+            for answer in answers(pictures, models.scorer_of(only(model), only(server))):
+                found.append(answer)
+                if answer.levels is not None:
+                    saved.append(save(answer, answer.levels, only(filename_prefix), metadata))
+        except QInsightError as error:
+            for answer in unscored(pictures[len(found) :], only(model), error):
+                if answer.levels is not None:
+                    save(answer, answer.levels, only(filename_prefix), metadata)
+            raise
         for answer in found:
             if answer.broken:
                 _ = answer.report.value  # raises what is wrong, now that the others are safe
@@ -223,12 +230,13 @@ def save(
     )
     # The counter comes first: ComfyUI finds the next one by what follows the prefix.
     ending = "" if SCORE_IN_NAME in prefix else f"score{value}"
-    file = f"{name}_{counter:05}_{ending}.png"
+    while (path := Path(folder, f"{name}_{counter:05}_{ending}.png")).exists():
+        counter += 1  # of a prefix that ends in a slash ComfyUI does not find the next one
     text = None
     if metadata is not None:
         text = PngInfo()
         for key, line in {**metadata, "qinsight": json.dumps(to_row(answer.report))}.items():
             text.add_text(key, line)
     pixels = levels[..., 0] if levels.shape[2] == 1 else levels
-    Image.fromarray(pixels).save(Path(folder, file), pnginfo=text, compress_level=4)
-    return {"filename": file, "subfolder": subfolder, "type": "output"}
+    Image.fromarray(pixels).save(path, pnginfo=text, compress_level=4)
+    return {"filename": path.name, "subfolder": subfolder, "type": "output"}
