@@ -108,13 +108,14 @@ def command(
     pipeline.require_judgeable()
     good, bad, failures = score_all(pipeline, examples, workers)
     result = calibrate(good, bad, aims)
-    write_policy(result, pipeline, out, overwrite)
     if plot is not None:
         from qinsight_plugin.calibrate_plot import calibration_plot
 
         calibration_plot(
             result, good, bad, plot, title=f"{scorer} on {len(good) + len(bad)} pictures"
         )
+    # Last: where the plot fails, the command can be given again as it was.
+    write_policy(result, pipeline, out, overwrite)
     for warning in result.warnings:
         click.echo(f"Warning: {warning}.", err=True)
     click.echo(json.dumps(as_dict(result)) if as_json else told(result, out))
