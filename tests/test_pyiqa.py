@@ -27,6 +27,7 @@ from qinsight_plugin.integrations.pyiqa import register
 import qinsight_plugin as qi
 from qinsight_plugin.errors import (
     ConfigError,
+    ImageDecodeError,
     ImageTooSmallError,
     MissingExtraError,
     ReferenceMissingError,
@@ -127,6 +128,21 @@ def test_it_says_that_it_is_no_loss(pyiqa: Any, pictures: list[Any]) -> None:
         metric(tensor_of(pictures[0]).requires_grad_())
     with pytest.raises(ImageTooSmallError, match="image 1 is 16x16"):
         metric(tensor_of(pictures[0][:16, :16]))
+
+
+def test_the_network_refuses_what_is_no_batch_of_pictures() -> None:
+    torch = pytest.importorskip("torch")
+    metric = importlib.import_module("qinsight_plugin.integrations.pyiqa.metric").QInsightMetric()
+    batch = torch.rand(2, 3, 64, 64)
+    for wrong in (batch[0], batch[:, :2], batch[..., :0], (batch * 255).byte()):
+        with pytest.raises(ImageDecodeError, match=r"pass float \[B, 1 or 3, H, W\], 0 to 1"):
+            metric(wrong)
+    for value in (math.nan, math.inf, -math.inf):
+        batch[1, 2, 3, 4] = value
+        with pytest.raises(ImageDecodeError, match="NaN or infinite"):
+            metric(batch)
+    batch[1, 2, 3, 4] = 1.5  # a little beyond, as a network leaves it
+    assert metric(batch).shape == (2, 1)
 
 
 def test_a_name_that_is_taken_is_refused(pyiqa: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import qinsight_plugin
-from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.errors import ConfigError, ImageDecodeError
 from qinsight_plugin.records import Image
 
 
@@ -31,10 +31,20 @@ class QInsightMetric(torch.nn.Module):
 
         Raises:
             ConfigError: a gradient is asked for.
+            ImageDecodeError: it is no batch of pictures, or a value is NaN or infinite.
             QInsightError: a picture cannot be scored.
         """
         if images.requires_grad:
             raise ConfigError("qinsight has no gradient: use it as a metric, not as a loss")
+        shape = tuple(images.shape)
+        is_batch = len(shape) == 4 and shape[1] in (1, 3) and 0 not in shape[2:]
+        if not is_batch or not images.is_floating_point():
+            raise ImageDecodeError(
+                f"a {images.dtype} tensor of shape {list(shape)} is no batch of pictures: "
+                "pass float [B, 1 or 3, H, W], 0 to 1"
+            )
+        if not images.isfinite().all():
+            raise ImageDecodeError("the images hold NaN or infinite values: see what made them")
         levels = (images.detach().cpu().float() * 255).round().clamp(0, 255).to(torch.uint8)
         pixels = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
         height, width = pixels.shape[1:3]
