@@ -7,6 +7,8 @@ import contextlib
 import json
 import logging
 import re
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -442,6 +444,51 @@ def test_pictures_are_saved_where_the_scorer_cannot_be_had(
     assert "no answer after" in str(run.error)
     saved = sorted(path.name for path in host.base.glob("output/nobody*.png"))
     assert saved == [f"nobody_0000{k}_scoreunscored.png" for k in (1, 2)]
+
+
+FILLED_IN = """
+import { app } from "./scripts/app.js";
+import "./extensions/qinsight/qinsight.js";
+class Save {
+  widgets = [{ name: "filename_prefix", value: "%date:yyyy%/mine" }];
+}
+class Score {}
+app.extension.beforeRegisterNodeDef(Save, { name: "QInsightSave" });
+app.extension.beforeRegisterNodeDef(Score, { name: "QInsightScore" });
+const node = new Save();
+node.onNodeCreated();
+new Score().onNodeCreated?.();
+console.log(node.widgets[0].serializeValue());
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_page_fills_in_a_prefix_as_that_of_save_image(tmp_path: Path) -> None:
+    ours = tmp_path / "extensions" / "qinsight"
+    ours.mkdir(parents=True)
+    (ours / "qinsight.js").write_bytes((PACK / "web" / "qinsight.js").read_bytes())
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "app.js").write_text(
+        "export const app = { graph: '2031', registerExtension(e) { this.extension = e; } };"
+    )
+    (scripts / "utils.js").write_text(
+        "export const applyTextReplacements = (graph, text) => text.replace('%date:yyyy%', graph);"
+    )
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "main.js").write_text(FILLED_IN)
+    done = subprocess.run(["node", tmp_path / "main.js"], capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout == "2031/mine\n"
+
+
+def test_a_number_in_a_batch_may_be_in_the_name(
+    host: Host, files: Any, photos: list[Pixels]
+) -> None:
+    tensors = files(as_tensor(photos[0], photos[2]))
+    run = host.run(graph(tensors, "QInsightSave", 0, filename_prefix="of_%batch_num%"))
+    names = [entry["filename"] for entry in run.outputs["node"]["images"]]
+    assert [name[:11] for name in names] == ["of_0_00001_", "of_1_00001_"]
 
 
 def test_no_file_is_written_over(host: Host, files: Any, photos: list[Pixels]) -> None:

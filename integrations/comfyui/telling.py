@@ -225,8 +225,10 @@ def save(
     """
     value = "unscored" if answer.report.score is None else f"{answer.report.value:.2f}"
     height, width = answer.picture.size
+    filled = prefix.replace(SCORE_IN_NAME, value)
+    filled = filled.replace("%batch_num%", str(answer.picture.frame))
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix.replace(SCORE_IN_NAME, value), folder_paths.get_output_directory(), width, height
+        filled, folder_paths.get_output_directory(), width, height
     )
     # The counter comes first: ComfyUI finds the next one by what follows the prefix.
     ending = "" if SCORE_IN_NAME in prefix else f"score{value}"

@@ -1,5 +1,7 @@
-// Shows what a QInsight node says on the node itself; ComfyUI shows its pictures.
+// Shows what a QInsight node says on the node itself; ComfyUI shows its pictures. Fills in the
+// prefix of file names.
 import { app } from "../../scripts/app.js";
+import { applyTextReplacements } from "../../scripts/utils.js";
 
 const NAME = "qinsight_says";
 const LEAST_HEIGHT = 60;
@@ -23,10 +25,22 @@ function wordsOf(node) {
   return widget;
 }
 
+// %date:yyyy-MM-dd% and %Node.widget%, which ComfyUI's page fills in for its own nodes only.
+function fillInPrefix(nodeType) {
+  const before = nodeType.prototype.onNodeCreated;
+  nodeType.prototype.onNodeCreated = function () {
+    const result = before?.apply(this, arguments);
+    const prefix = this.widgets.find((widget) => widget.name === "filename_prefix");
+    prefix.serializeValue = () => applyTextReplacements(app.graph, prefix.value);
+    return result;
+  };
+}
+
 app.registerExtension({
   name: "qinsight.says",
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith("QInsight")) return;
+    if (nodeData.name === "QInsightSave") fillInPrefix(nodeType);
     const before = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (output) {
       before?.apply(this, arguments);
