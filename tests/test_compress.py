@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import io
 import json
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,14 @@ from qinsight_plugin.compression.picture import Compressor, compress, load_encod
 from qinsight_plugin.compression.presets import PRESETS, Preset, find_preset, with_floors
 from qinsight_plugin.compression.priors import Priors, load_priors
 from qinsight_plugin.compression.still import Still, smallest
+from qinsight_plugin.decode import decode
 from qinsight_plugin.encoders import stills
 from qinsight_plugin.errors import (
     ConfigError,
     EncoderError,
     EncoderMissingError,
     FloorUnreachedError,
+    ImageDecodeError,
     ImageNotFoundError,
     ImageUnsupportedError,
     MissingExtraError,
@@ -102,10 +105,6 @@ def test_presets_are_ordered(small: Pixels) -> None:
     assert len(set(sizes)) == len(sizes)
 
 
-def profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-
-
 @functools.cache
 def display_p3() -> bytes:
     """An RGB profile that is not sRGB's: its red and blue are exchanged."""
@@ -152,6 +151,76 @@ def test_a_format_without_profiles_gets_srgb(small: Pixels) -> None:
     expected = np.asarray(opened(compress(tagged(small), formats=["webp"], profile="srgb").data,
                                  "webp").convert("RGB"), np.float64)  # fmt: skip
     assert np.abs(shown.mean((0, 1)) - expected.mean((0, 1))).max() < 2
+
+
+def of_space(space: bytes) -> bytes:
+    """A profile whose header says that its colours are of that kind."""
+    return display_p3()[:16] + space + display_p3()[20:]
+
+
+@pytest.mark.parametrize(
+    ("mode", "container", "space"),
+    [("CMYK", "JPEG", b"CMYK"), ("L", "PNG", b"RGB "), ("RGB", "PNG", b"GRAY")],
+)
+def test_no_profile_goes_with_colours_that_it_does_not_speak_of(
+    small: Pixels, mode: str, container: str, space: bytes
+) -> None:
+    buffer = io.BytesIO()
+    picture = PILImage.fromarray(small).convert(mode)
+    picture.save(buffer, container, icc_profile=of_space(space))
+    assert "icc_profile" not in open_original(buffer.getvalue()).picture.info
+
+
+def gray_profile() -> bytes:
+    """Of a linear scale of gray, so that what forgets it looks far too dark."""
+    curve = b"curv" + bytes(8)
+    white = b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
+    text = b"text" + bytes(4) + b"none\0\0\0\0"
+    words = b"desc" + bytes(4) + struct.pack(">I", 5) + b"gray\0" + bytes(79)
+    tags = {b"desc": words, b"wtpt": white, b"cprt": text, b"kTRC": curve}
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += struct.pack(">4sII", name, 132 + 12 * len(tags) + len(body), len(data))
+        body += data
+    size = 128 + len(table) + len(body)
+    head = struct.pack(">I4sI4s4s4s", size, b"lcms", 0x02400000, b"mntr", b"GRAY", b"XYZ ")
+    head += bytes(12) + b"acsp" + bytes(28) + white[8:]
+    return head.ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_gray_with_a_profile_looks_the_same_in_every_format(small: Pixels, alpha: bool) -> None:
+    gray = small[..., 1]
+    pixels = np.dstack([gray, np.full_like(gray, 254)]) if alpha else gray
+    source = png(pixels, icc_profile=gray_profile())
+    expected = decode(source).pixels.mean()
+    assert expected > gray.mean() + 20  # the profile says something
+    for name in ("jpeg", "webp", "avif")[alpha:]:
+        done = compress(source, formats=[name], preset="low")
+        assert not done.kept
+        assert abs(decode(done.data).pixels.mean() - expected) < 2, name
+
+
+def test_one_format_that_fails_does_not_cost_the_others(small: Pixels) -> None:
+    exif = PILImage.Exif()
+    exif[0x010E] = "long" * 20_000
+    source = png(small, exif=exif.tobytes())
+    done = compress(source, formats=["jpeg", "webp"])  # JPEG holds 64 KiB of it
+    assert done.format == "webp"
+    assert any("EXIF data is too long" in note for note in done.notes)
+    with pytest.raises(EncoderError, match="EXIF data is too long"):
+        compress(source, formats=["jpeg"])
+
+
+def test_what_breaks_pillow_late_is_an_error_of_the_picture(small: Pixels) -> None:
+    """A palette picture whose header has no palette opens, and loads."""
+    buffer = io.BytesIO()
+    PILImage.fromarray(small).quantize(16).save(buffer, "PNG")
+    data = buffer.getvalue()
+    start = data.index(b"PLTE") - 4
+    length = int.from_bytes(data[start : start + 4], "big")
+    with pytest.raises(ImageDecodeError, match="is truncated or corrupt"):
+        open_original(data[:start] + data[start + 12 + length :])
 
 
 @pytest.mark.parametrize("name", MOST[1:])

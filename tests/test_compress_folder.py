@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -97,6 +98,70 @@ def test_a_result_may_lie_beside_its_source(qinsight: Run, album: Path) -> None:
     assert (done.returncode, "too small" in done.stdout) == (0, True)
     assert (album / "icon.png").read_bytes() == icon
     assert (album / "a.png").read_bytes() == before
+
+
+def test_results_beside_their_sources_are_no_sources_of_the_next_run(
+    qinsight: Run, album: Path
+) -> None:
+    arguments = ("compress", album, "-o", album, "--formats", "webp", "--workers", "1")
+    assert qinsight(*arguments).returncode == 0
+    again = qinsight(*arguments)
+    assert (again.returncode, again.stdout.count("(done before)")) == (0, 3), again.stdout
+    (album / "a.webp").write_bytes(b"another picture of that name")
+    (album / "loop.png").symlink_to("loop.png")
+    mixed = qinsight(*arguments)
+    assert "a.webp would be written as" in mixed.stdout
+    assert "loop.png cannot be read" in mixed.stdout
+
+
+def test_a_name_too_long_for_its_result_fails_alone(
+    qinsight: Run, album: Path, tmp_path: Path
+) -> None:
+    shutil.copy(album / "a.png", album / ("a" * 251 + ".png"))
+    for more in ((), ("--overwrite",)):
+        done = qinsight("compress", album, "-o", tmp_path / "o", "--formats", "webp",
+                        "--workers", "1", *more)  # fmt: skip
+        assert done.returncode == 3
+        assert "File name too long; rename the source" in done.stdout
+        assert "3 files, 1 failed" in done.stderr
+
+
+def test_of_two_results_of_one_name_the_smaller_is_written(album: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(QUICK, formats=("jpeg?subsampling=444", "jpeg"), each=True)
+    (outcome,) = FolderRun(tmp_path / "o", settings, workers=1).outcomes(
+        plan([(str(album / "a.png"), None)], tmp_path / "o")
+    )
+    assert outcome.error is None
+    assert outcome.outputs == {str(tmp_path / "o" / "a.jpg"): outcome.bytes_after}
+    assert (tmp_path / "o" / "a.jpg").stat().st_size == outcome.bytes_after
+
+
+def test_a_run_killed_between_two_files_of_a_picture_resumes(album: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "o", dataclasses.replace(QUICK, formats=("jpeg", "webp"), each=True)
+    tasks = plan([(str(album / "a.png"), None)], out)
+    assert [one.state for one in FolderRun(out, settings, workers=1).outcomes(tasks)] == [
+        "compressed"
+    ]
+    (out / "a.webp").unlink()
+    before = (out / "a.jpg").stat().st_mtime_ns
+    (resumed,) = FolderRun(out, settings, workers=1).outcomes(tasks)
+    assert (resumed.state, resumed.error) == ("compressed", None)
+    assert (out / "a.webp").exists()
+    assert (out / "a.jpg").stat().st_mtime_ns == before
+    (out / "a.webp").unlink()
+    (out / "a.jpg").write_bytes(b"somebody else's")
+    (refused,) = FolderRun(out, settings, workers=1).outcomes(tasks)
+    assert "a.jpg is there already" in str(refused.error)
+
+
+def test_a_half_line_of_the_report_costs_no_other(album: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    (out / REPORT).write_text('{"source": "half a li')
+    tasks = plan([(str(album / "a.png"), None)], out)
+    list(FolderRun(out, QUICK, workers=1).outcomes(tasks))
+    (again,) = FolderRun(out, QUICK, workers=1).outcomes(tasks)
+    assert again.state == "done before"
 
 
 def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

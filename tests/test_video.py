@@ -11,6 +11,7 @@ import time
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from qinsight_plugin.errors import (
     VideoError,
 )
 from qinsight_plugin.pipeline import Pipeline
-from qinsight_plugin.video import ffmpeg
+from qinsight_plugin.video import ffmpeg, target
 from qinsight_plugin.video.clip import Clip, count_frames, frames, open_clip
 from qinsight_plugin.video.ladder import Ladder, Rendition, Rung, hull, make_ladder, playlist
 from qinsight_plugin.video.sample_search import least_low
@@ -150,6 +151,53 @@ def test_the_command_line(qinsight: Run, clip: Path, tmp_path: Path) -> None:
         assert (done.returncode, why in done.stdout) == (3, True)
         assert "Traceback" not in done.stderr
     assert qinsight("compress", clip, "-o", tmp_path).returncode == 2  # no codec named
+
+
+def test_what_was_filmed_on_its_side_is_compared_upright(
+    clip: Path, program: str, tmp_path: Path
+) -> None:
+    turned, encoded = tmp_path / "turned.mp4", tmp_path / "encoded.mkv"
+    copy = ["-i", str(clip), "-t", "1", "-c", "copy", str(turned)]
+    subprocess.run([program, "-loglevel", "error", "-display_rotation", "90", *copy], check=True)
+    assert (open_clip(turned).width, open_clip(turned).height) == (SIZE[1], SIZE[0])
+    ffmpeg.encode(program, turned, ["-c:v", "ffv1"], encoded)
+    same = next(frames(encoded)).astype(int) - next(frames(turned))
+    assert np.abs(same).mean() < 1
+    assert next(frames(turned, size=(54, 96))).shape == (96, 54, 3)
+
+
+@pytest.mark.slow
+def test_where_a_video_was_made_is_stripped_when_asked(
+    qinsight: Run, clip: Path, program: str, tmp_path: Path
+) -> None:
+    tagged = tmp_path / "tagged.mp4"
+    subprocess.run(
+        [program, "-loglevel", "error", "-i", str(clip), "-c", "copy", "-metadata",
+         "title=at home", str(tagged)], check=True,
+    )  # fmt: skip
+    for choice in ("keep", "strip"):
+        out = tmp_path / choice
+        done = qinsight("compress", tagged, "-o", out, "--codec", "x264?preset=ultrafast",
+                        "--floor", "ssimulacra2=60", "--min-source", "1",
+                        "--metadata", choice)  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        assert (b"at home" in (out / "tagged.mp4").read_bytes()) == (choice == "keep")
+
+
+def test_a_shortfall_always_leads_to_another_crf(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples that lie well over the floor hide a whole that lies a little under it."""
+    shortfalls = iter([0.01, 0.0])
+    tried: list[int] = []
+
+    def shortfall(job: Any, finished: Path) -> float:
+        tried.extend(job._factors)
+        return next(shortfalls)
+
+    monkeypatch.setattr(target._Job, "_shortfall", shortfall)
+    VideoCompressor("x264?preset=ultrafast", QUICK).compress(clip, tmp_path / "clip.mp4")
+    assert tried[1] < tried[0]
 
 
 @pytest.mark.slow
@@ -348,6 +396,22 @@ def test_nonsense_is_refused(clip: Path, make: object, why: str) -> None:
     assert callable(make)
     with pytest.raises(ConfigError, match=why):
         make(clip)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ladder", "--heights", "nan"),
+        ("ladder", "--bandwidths", "100,inf"),
+        ("ladder", "--bandwidths", "many"),
+        ("eval-compress", "--floors", "high"),
+    ],
+)
+def test_numbers_that_are_none_are_wrong_usage(
+    qinsight: Run, clip: Path, arguments: tuple[str, ...]
+) -> None:
+    done = qinsight(arguments[0], clip, *arguments[1:])
+    assert (done.returncode, "is not a list of numbers" in done.stderr) == (2, True), done.stderr
 
 
 def test_the_result_is_mp4_where_the_source_was_like_it() -> None:

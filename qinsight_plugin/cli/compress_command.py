@@ -90,8 +90,8 @@ def command(paths: tuple[str, ...], folder: Path, jsonl: bool, **options: Any) -
     picture and format the lowest quality factor is searched at which the decoded result meets the
     preset; the smallest result is written. The original is copied where nothing is smaller, and
     where it is so poor that nothing tells what to keep. What DIR/qinsight-report.jsonl says is done
-    is not done again, so a run that was killed goes on when the same command is given again. Exit
-    code 3: some file failed.
+    is not done again, so a run that was killed goes on when the same command is given again. Videos
+    are not in it; where their original is better nothing is written. Exit code 3: some file failed.
 
     \b
     Examples:
@@ -169,7 +169,11 @@ def compress_pictures(
         workers=options["workers"],
         learn=learn,
     )
-    inputs = expand(paths, skip=(folder,))
+    inputs = [
+        item
+        for item in expand(paths, skip=(folder,))
+        if item.root is None or not run.is_result(Path(item.path))
+    ]
     planned = iter(plan([(i.path, i.root) for i in inputs if i.error is None], folder))
     tasks = [failure(i.path, i.error) if i.error else next(planned) for i in inputs]
     for outcome in progress(run.outcomes(tasks), len(tasks), "Compressing"):
@@ -184,7 +188,9 @@ def compress_videos(
     from qinsight_plugin.errors import ConfigError, QInsightError
     from qinsight_plugin.video.target import VideoCompressor, target_name
 
-    compressor = VideoCompressor(options["codec"], preset, scenes=options["scenes"])
+    compressor = VideoCompressor(
+        options["codec"], preset, scenes=options["scenes"], metadata=options["metadata"]
+    )
     for path in paths:
         target = target_name(Path(path), folder)
         try:
@@ -258,7 +264,7 @@ def row(outcome: Outcome) -> str:
     """One line for people."""
     if outcome.error is not None:
         return f"{outcome.source}: {outcome.error}"
-    arrow = f"{outcome.source} -> {', '.join(outcome.outputs)}"
+    arrow = " -> ".join([outcome.source, *filter(None, [", ".join(outcome.outputs)])])
     if outcome.kept:
         return f"{arrow}: original kept, {outcome.kept}"
     scores = "".join(f", {name} {value:.4g}" for name, value in outcome.values.items())

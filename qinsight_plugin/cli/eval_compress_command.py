@@ -67,10 +67,12 @@ def command(
       qinsight eval-compress kodak/ --brute 4
       qinsight eval-compress CID22-512/training/ --learn priors.json --corpus "CID22-512, training"
     """
+    from qinsight_plugin.cli.ladder_command import numbers
     from qinsight_plugin.compression.priors import SHIPPED, load_priors
     from qinsight_plugin.compression.study import learn as learn_priors
     from qinsight_plugin.search.probes import ProbeCache
 
+    least = numbers(floors, "--floors")
     files = [Path(item.path) for item in expand(paths) if item.error is None]
     names = [name.strip() for name in formats.split(",")]
     memory = ProbeCache(cache)
@@ -81,7 +83,6 @@ def command(
         learnt.save(learn)
         return 0
     known = load_priors(priors or SHIPPED)
-    least = [float(text) for text in floors.split(",")]
     lines = race(files, names, least, memory, known, brute=brute, step=step)
     click.echo(table(lines))
     rows, chosen = against(files, [name.strip() for name in compare.split(",")], memory, known)

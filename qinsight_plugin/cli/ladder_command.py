@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,9 +79,12 @@ def command(
 
 def numbers(text: str, option: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError:
-        raise click.UsageError(f"{option} {text} is not a list of numbers.") from None
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise click.UsageError(f"{option} {text} is not a list of numbers.")
+    return found
 
 
 def table(ladder: Ladder) -> str:

@@ -99,6 +99,10 @@ def is_same(target: Path, source: Path) -> bool:
     return target.exists() and target.samefile(source)
 
 
+def holds(target: Path, data: bytes) -> bool:
+    return target.is_file() and target.read_bytes() == data
+
+
 class FolderRun:
     """A run over many pictures.
 
@@ -132,6 +136,11 @@ class FolderRun:
         self._suffixes = {host.find_encoder(name, "image").suffix for name in names}
         self._report = folder / REPORT
         self._done = read_report(self._report)
+        self._results = {
+            Path(name).resolve(): size
+            for outcome in self._done.values()
+            for name, size in outcome.outputs.items()
+        }
         self._local = Maker(settings)  # always one here: what is wrong is said before any work
 
     def outcomes(self, tasks: Sequence[Task | Outcome]) -> Iterator[Outcome]:
@@ -175,17 +184,27 @@ class FolderRun:
                 f"a process died over {task.path}, perhaps for want of memory: use fewer --workers"
             ) from error
 
+    def is_result(self, path: Path) -> bool:
+        """Whether an earlier run wrote that file: results may lie beside their sources."""
+        # Whether it is a file first: a link that leads to itself cannot be resolved.
+        return path.is_file() and self._results.get(path.resolve()) == path.stat().st_size
+
     def _known(self, task: Task) -> Outcome | None:
         """What is known before any work: that it was done before, or that its name is taken."""
         version = version_of(task.path, self._settings)
         before = self._done.get((str(task.path), version))
         if before is not None and before.is_there():
             return dataclasses.replace(before, state="done before")
-        if self._overwrite:
-            return None
+        # With --each a run may have been killed between two files of one picture.
+        own = before.outputs if before else {}
         for suffix in sorted({*self._suffixes, task.path.suffix}):
             target = Path(f"{task.stem}{suffix}")
-            if target.exists() and not is_same(target, task.path):
+            try:
+                is_taken = target.exists() and not is_same(target, task.path)
+            except OSError as error:  # too long a name, for one
+                reason = f"cannot write {target}: {error.strerror}; rename the source"
+                return failure(str(task.path), ConfigError(reason))
+            if is_taken and not self._overwrite and str(target) not in own:
                 return failure(str(task.path), taken_error(target))
         return None
 
@@ -202,9 +221,9 @@ class FolderRun:
         targets = [Path(f"{task.stem}{suffix}") for suffix, _ in files]
         if outcome.kept and is_same(targets[0], task.path):
             targets, files = [], ()  # it is kept where it lies
-        taken = [target for target in targets if target.exists() and not self._overwrite]
-        if taken:
-            return failure(outcome.source, taken_error(taken[0]))
+        for target, (_, data) in zip(targets, files, strict=True):
+            if not self._overwrite and target.exists() and not holds(target, data):
+                return failure(outcome.source, taken_error(target))
         sizes = {str(target): len(data) for target, (_, data) in zip(targets, files, strict=True)}
         outcome = dataclasses.replace(outcome, outputs=sizes)
         self._append(outcome)
@@ -212,14 +231,20 @@ class FolderRun:
             try:
                 write_into(data, target, overwrite=self._overwrite)
             except FileExistsError:
-                return failure(outcome.source, taken_error(target))
+                if not holds(target, data):
+                    return failure(outcome.source, taken_error(target))
         return outcome
 
     def _append(self, outcome: Outcome) -> None:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self._report.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
+            line = json.dumps(dataclasses.asdict(outcome)).encode() + b"\n"
+            with self._report.open("ab+") as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read() != b"\n":  # a run was killed within a line: it ends here
+                        line = b"\n" + line
+                file.write(line)
         except OSError as error:
             raise ConfigError(f"cannot write {self._report}: {error.strerror}") from error
 
@@ -274,8 +299,11 @@ def make_in_worker(task: Task) -> _Made:
 def files_of(result: Compressed, each: bool) -> tuple[tuple[str, bytes], ...]:
     if each and not result.kept:
         size = result.original_bytes
-        smaller = [pick for pick in result.picks if size is None or len(pick.data) < size]
-        return tuple((pick.suffix, pick.data) for pick in smaller)
+        smaller: dict[str, bytes] = {}
+        for pick in result.picks:  # the smallest first: of two with one name it is kept
+            if size is None or len(pick.data) < size:
+                smaller.setdefault(pick.suffix, pick.data)
+        return tuple(smaller.items())
     return ((result.suffix, result.data),)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -33,6 +34,7 @@ Profile: TypeAlias = Literal["keep", "srgb"]
 
 _UPRIGHT = 0x0112
 _METADATA = ("exif", "xmp")
+_SPACE = slice(16, 20)  # in an ICC profile, what its colours are: b"RGB ", b"GRAY", b"CMYK", ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,7 +101,7 @@ def open_original(
     if metadata not in ("keep", "strip") or profile not in ("keep", "srgb"):
         raise ConfigError(f"metadata is keep or strip, not {metadata!r}; profile keep or srgb")
     name = name_of(source)
-    with quiet_pillow():
+    with quiet_pillow(), whole(name):
         if isinstance(source, PILImage):
             data, picture = None, checked(source.copy(), b"", name)
         elif hasattr(source, "shape"):
@@ -109,14 +111,15 @@ def open_original(
             picture = opened(data, name)
         info = dict(picture.info)
         turned, notes = upright(picture, name)
-    kept: dict[str, Any] = {}
-    if info.get("icc_profile") and turned.mode != "CMYK":
-        kept["icc_profile"] = info["icc_profile"]
-    if metadata == "keep":
-        kept.update(kept_metadata(picture, info))
-    turned = with_info(turned, kept)
-    if profile == "srgb" and "icc_profile" in kept:
-        turned = in_srgb(turned, name)
+        kept: dict[str, Any] = kept_metadata(picture, info) if metadata == "keep" else {}
+        space = (info.get("icc_profile") or b"")[_SPACE]
+        is_gray = turned.mode in ("L", "LA")
+        if space == (b"GRAY" if is_gray else b"RGB "):
+            kept["icc_profile"] = info["icc_profile"]
+        turned = with_info(turned, kept)
+        # A profile of gray is of no use in the many formats that have three channels only.
+        if "icc_profile" in kept and (profile == "srgb" or is_gray):
+            turned = in_srgb(turned, name)
     suffix = Path(name).suffix if isinstance(source, (str, os.PathLike)) else ""
     return Original(name, turned, data, suffix, tuple(notes))
 
@@ -141,12 +144,17 @@ def read_all(source: Any, name: str) -> bytes:
 def opened(data: bytes, name: str) -> PILImage:
     from qinsight_plugin.containers import open_container
 
+    return checked(open_container(io.BytesIO(data), name), data, name)
+
+
+@contextmanager
+def whole(name: str) -> Iterator[None]:
+    """Whatever Pillow raises over bad bytes, in pixels or metadata, becomes an `ImageError`."""
     try:
-        picture = open_container(io.BytesIO(data), name)
-        return checked(picture, data, name)
+        yield
     except ImageError:
         raise
-    except Exception as error:  # Pillow raises anything over bad bytes
+    except Exception as error:
         line = one_line(error)
         raise ImageDecodeError(f"{name} is truncated or corrupt: {line}") from error
 
@@ -224,10 +232,10 @@ def in_srgb(picture: PILImage, name: str) -> PILImage:
     from qinsight_plugin.pixels import to_srgb
 
     alpha = picture.getchannel("A") if picture.mode in ("LA", "RGBA") else None
-    opaque = with_info(picture.convert("L" if picture.mode in ("L", "LA") else "RGB"), picture.info)
-    colours, _ = to_srgb(opaque, (255, 255, 255), name)
+    mode = "L" if picture.mode in ("L", "LA") else "RGB"
+    opaque = with_info(picture.convert(mode), picture.info)
+    colours = to_srgb(opaque, (255, 255, 255), name)[0].convert(mode)
     if alpha is not None:
-        colours = colours.convert("RGB")
         colours.putalpha(alpha)
     return with_info(colours, picture.info, ("icc_profile",))
 

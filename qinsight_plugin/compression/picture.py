@@ -15,6 +15,7 @@ from qinsight_plugin.compression.priors import Priors, load_priors
 from qinsight_plugin.compression.still import Pick, Still, smallest
 from qinsight_plugin.errors import (
     ConfigError,
+    EncoderError,
     FloorUnreachedError,
     ImageTooSmallError,
     ImageUnsupportedError,
@@ -148,12 +149,12 @@ class Compressor:
             try:
                 still = Still(original, spec, name, encoder, judge, self._cache)
                 picks.append(smallest(still, self.criteria.all, self.preset.tolerance, self.priors))
-            except (FloorUnreachedError, ImageUnsupportedError) as error:
+            except (EncoderError, FloorUnreachedError, ImageUnsupportedError) as error:
                 notes.append(str(error))
                 failure = failure or error
             probes += still.probes if still else 0
-        unsupported = isinstance(failure, ImageUnsupportedError)
-        if failure and not picks and (original.data is None or unsupported):
+        refused = not isinstance(failure, FloorUnreachedError)
+        if failure and not picks and (original.data is None or refused):
             raise failure
         return sorted(picks, key=lambda pick: len(pick.data)), notes, probes
 

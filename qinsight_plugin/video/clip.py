@@ -8,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import VideoError
 
@@ -22,7 +24,7 @@ class Clip:
     """What is known of a video before its frames are decoded.
 
     Attributes:
-        width, height: in pixels, as stored.
+        width, height: in pixels, upright.
         rate: frames a second, on average.
         seconds: its length.
         bits: a second, of the whole file.
@@ -64,6 +66,8 @@ def open_clip(path: Path) -> Clip:
             seconds = length(container, stream)
             size = path.stat().st_size
             width, height = stream.width, stream.height
+            if quarter_turns(first) % 2:
+                width, height = height, width
     except av.FFmpegError as error:
         raise VideoError(f"{path} is no video that can be read: {error.strerror}") from error
     if not seconds > 0:
@@ -96,7 +100,7 @@ def frames(path: Path, wanted: Sequence[int] | None = None, size: Any = None) ->
     """uint8 [H, W, 3] of all frames, or of those with the wanted indices, ascending.
 
     Args:
-        size: (width, height) to scale to, by a bicubic filter; None: as stored.
+        size: (width, height) to scale to, upright, by a bicubic filter; None: as stored.
 
     Raises:
         VideoError: it cannot be decoded, or ends before the last wanted one.
@@ -124,11 +128,20 @@ def frames(path: Path, wanted: Sequence[int] | None = None, size: Any = None) ->
 
 
 def as_pixels(frame: Any, size: tuple[int, int] | None) -> Pixels:
+    """Upright, as ffmpeg encodes what a telephone filmed on its side."""
+    turns = quarter_turns(frame)
+    if size is not None and turns % 2:
+        size = size[1], size[0]
     if size is None or size == (frame.width, frame.height):
         pixels: Pixels = frame.to_ndarray(format="rgb24")
     else:
         pixels = frame.reformat(*size, format="rgb24", interpolation="BICUBIC").to_ndarray()
-    return pixels
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def quarter_turns(frame: Any) -> int:
+    """By how many quarters, anticlockwise, a frame is to be turned to be seen as it was meant."""
+    return round(getattr(frame, "rotation", 0) / 90) % 4  # PyAV 14.0 does not tell
 
 
 def count_frames(path: Path) -> int:

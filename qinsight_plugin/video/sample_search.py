@@ -74,8 +74,9 @@ class SampleSearch:
     def probes(self) -> int:
         return len(self._margins)
 
-    def find(self, more: float, tolerance: float) -> tuple[int, Certificate]:
-        """The highest CRF whose sample lies `more` over the floor, and what is known of it.
+    def find(self, more: float, tolerance: float) -> tuple[int, Certificate, float]:
+        """The highest CRF whose sample lies `more` over the floor, what is known of it, and by how
+        much it does lie over it.
 
         Raises:
             FloorUnreachedError: there is none.
@@ -92,7 +93,7 @@ class SampleSearch:
                 f"reached is {found.value + self._floor:.4g} of {self._driver.name} at CRF "
                 f"{-found.setting:g}; lower the floor"
             )
-        return round(-found.setting), found.certificate
+        return round(-found.setting), found.certificate, found.value
 
     def _measure(self, setting: float) -> float:
         encoded = self._folder / "probe.mkv"

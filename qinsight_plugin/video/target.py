@@ -2,7 +2,8 @@
 
 The first floor of the preset drives the search on the samples. What is promised holds for the
 finished file: frames of all of it are compared with the source by every floor; where it falls
-short, the search goes on from there, asking for as much more, and the whole is encoded again.
+short, the search goes on from there, asking for as much more than the samples had, and the whole
+is encoded again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qinsight_plugin.compression.original import Metadata
 from qinsight_plugin.compression.presets import Preset, find_preset
 from qinsight_plugin.errors import ConfigError, FloorUnreachedError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
@@ -71,6 +73,7 @@ class VideoCompressor:
         codec: an encoder of videos, as `NAME` or `NAME?SETTING=VALUE&...`.
         preset: see `compress.Compressor`; `max_drop` is not asked of videos.
         scenes: search a CRF for each scene.
+        metadata: whether titles, dates and places go with it.
 
     Raises:
         ConfigError: no such codec, setting or preset.
@@ -83,6 +86,7 @@ class VideoCompressor:
         preset: str | Preset = "high",
         *,
         scenes: bool = False,
+        metadata: Metadata = "keep",
         host: PluginHost | None = None,
     ) -> None:
         host = host or default_host()
@@ -93,7 +97,7 @@ class VideoCompressor:
             if scorer.scorer.spec.kind != "FR":
                 raise ConfigError(f"{scorer.name} cannot be a floor: it looks at no reference")
         self.student = Pipeline(DEFAULT_SCORER, host) if self.preset.min_source > 1 else None
-        self.scenes = scenes
+        self.scenes, self.metadata = scenes, metadata
 
     def compress(self, source: Path, target: Path, *, overwrite: bool = False) -> CompressedVideo:
         """Write the smallest video that meets the preset, or say why not.
@@ -162,17 +166,17 @@ class _Job:
             SampleSearch(codec, driver, floor, *sample, str(self._clip.path))
             for sample in self._samples(scenes)
         ]
-        more = 0.0
+        more = [0.0] * len(searches)
         for _ in range(ATTEMPTS):
-            founds = [one.find(more, tolerance) for one in searches]
-            self._factors = [factor for factor, _ in founds]
+            founds = [one.find(least, tolerance) for one, least in zip(searches, more, strict=True)]
+            self._factors = [factor for factor, _, _ in founds]
             self._certificate = founds[-1][1]
             self._probes = sum(one.probes for one in searches)
             finished = self._encode(scenes)
             short = self._shortfall(finished)
             if short <= 0:
                 return finished
-            more += short
+            more = [over + short for _, _, over in founds]
         raise FloorUnreachedError(
             f"{self._clip.path}: after {ATTEMPTS} encodes of the whole, CRF {self._factors[0]}, it "
             f"is still {short:.3g} under its floor; ask for less"
@@ -207,7 +211,8 @@ class _Job:
                 ffmpeg.encode(program, self._clip.path, codec, parts[-1])
             ffmpeg.join(program, parts, pictures)
         finished = self._folder / f"finished{self._suffix}"
-        sound = ("-map", "0:v:0", "-map", "1:a?", "-map_metadata", "1", "-c", "copy")
+        told = "1" if self._how.metadata == "keep" else "-1"  # which file's title, place, ...
+        sound = ("-map", "0:v:0", "-map", "1:a?", "-map_metadata", told, "-c", "copy")
         tag = ("-tag:v", "hvc1") if "libx265" in codec and self._suffix != ".mkv" else ()
         ffmpeg.run(
             program,
