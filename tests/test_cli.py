@@ -21,7 +21,7 @@ from PIL import Image as PILImage
 from scipy.stats import norm
 
 from qinsight_plugin.cli.inputs import Input, expand
-from qinsight_plugin.cli.main import cli
+from qinsight_plugin.cli.main import cli, main
 from qinsight_plugin.cli.score_command import add_map
 from qinsight_plugin.comparing import preference
 from qinsight_plugin.errors import ImageUnreadableError
@@ -249,6 +249,20 @@ def test_streams_that_are_closed_change_no_exit_code(folder: Path, command: str,
     assert (done.returncode, done.stderr) == (code, "")
 
 
+def test_a_mistake_of_ours_does_not_exit_like_a_rejection(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr("qinsight_plugin.cli.gate_command.make_gate", mistaken)
+    monkeypatch.setattr(sys, "argv", ["qinsight", "gate", "x.jpg", "--min-score", "3"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 3
+    assert "RuntimeError: a mistake" in capsys.readouterr().err
+
+
 def test_wrong_usage_has_its_own_exit_code(qinsight: Run, photo: Path) -> None:
     assert qinsight("score").returncode == 2
     assert qinsight("nonsense").returncode == 2
@@ -471,10 +485,13 @@ def test_a_preference_is_certain_without_error_and_unknown_without_knowledge() -
 
 
 def test_a_reader_that_leaves_early_is_no_failure(folder: Path) -> None:
-    command = f"{sys.executable} -m qinsight_plugin score {folder} {folder} --jsonl | head -n 1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    gate = f"{sys.executable} -m qinsight_plugin gate {folder} {folder} --min-score 1 --jsonl"
+    command = f"{gate} | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    row, code = done.stdout.splitlines()
     assert done.stderr == ""
-    assert json.loads(done.stdout)["source"]
+    assert json.loads(row)["source"]
+    assert code == "3", "not all were judged; 1 would be a rejection"
 
 
 def read_to_end(terminal: int) -> str:

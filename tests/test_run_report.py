@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -148,6 +149,15 @@ def test_tables_without_scores_or_in_common_have_a_page_too(tmp_path: Path) -> N
             ["report", table, "--against", against, "--no-maps", "-o", str(tmp_path / "r.html")],
         )
         assert done.exit_code == 0, done.output
+
+
+def test_a_title_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+    table = write(tmp_path / "one.parquet", [("a.jpg", 3.0, "", True)])
+    page_file, title = tmp_path / "r.html", os.fsdecode(b"caf\xe9")
+    asked = ["report", table, "--no-maps", "--title", title, "-o", str(page_file)]
+    done = CliRunner().invoke(cli, asked)
+    assert done.exit_code == 0, done.exception
+    assert r"caf\udce9" in page_file.read_text("utf-8")
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:

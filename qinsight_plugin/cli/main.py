@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
 import click
 
@@ -99,8 +100,13 @@ def main() -> None:
         click.echo(f"Error: {error}", err=True)
         code = EXIT_ERROR
     except OSError as error:
-        # Output that cannot be written, for one; a closed pipe has been dealt with by click.
+        # Output that cannot be written, for one.
         click.echo(f"Error: {error}", err=True)
+        code = EXIT_ERROR
+    except SystemExit:  # click's, of a pipe whose reader has left: with 1, as for a rejection
+        code = EXIT_ERROR
+    except Exception:  # a mistake, of ours or a plugin's: Python would exit with 1, too
+        traceback.print_exc()
         code = EXIT_ERROR
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -57,7 +57,7 @@ def command(
         changed = drift(summary, summarise(old, 0), dataset, old)
     name = title or table.rstrip("/").rpartition("/")[2]
     data = data_of(summary, maps) | {"drift": changed}
-    write_into(page(name, data).encode(), out, overwrite=True)
+    write_into(page(name, data).encode("utf-8", "backslashreplace"), out, overwrite=True)
     click.echo(f"Wrote {out}, {out.stat().st_size / 1e6:.1f} MB.")
 
 
