@@ -155,7 +155,7 @@ def whole(name: str) -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        line = one_line(error)
+        line = one_line(error) or type(error).__name__  # an assertion has no words
         raise ImageDecodeError(f"{name} is truncated or corrupt: {line}") from error
 
 
