@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from qinsight_plugin.errors import ImageDecodeError, LabelsError
+from qinsight_plugin.errors import LabelsError
 from qinsight_plugin.fidelity.ssimulacra2 import Ssimulacra2
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.records import DISTORTIONS
@@ -269,7 +269,8 @@ def test_ratings_keep_to_their_pictures_and_groups_to_their_set() -> None:
 def test_a_picture_that_cannot_be_used_is_named(cache: StemCache, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
-    with pytest.raises(ImageDecodeError, match=r"broken\.png"):
-        cache_rated(cache, [rated_set([broken])])
+    gone = tmp_path / "gone.png"
+    with pytest.raises(LabelsError, match=r"^2 of 2 pictures .*broken\.png .*gone\.png.*rows out"):
+        cache_rated(cache, [rated_set([broken, gone])])
     with pytest.raises(LabelsError, match=r"cannot read .*gone\.png"):
         file_digest(tmp_path / "gone.png")

@@ -138,8 +138,8 @@ class Trainer:
         """Learn from the job's sets.
 
         Raises:
-            ImageError, LabelsError: a picture cannot be used.
-            LabelsError: too few pictures are left to learn from, or to measure on.
+            ImageError: a pristine picture cannot be decoded.
+            LabelsError: a rated one cannot, or too few are left to learn from, or to measure on.
         """
         job, recipe = self.job, self.job.recipe
         parts = [
@@ -180,7 +180,7 @@ class Trainer:
 
         Raises:
             ConfigError: it is fresh.
-            ImageError, LabelsError: a picture cannot be used.
+            LabelsError: a picture cannot be used.
         """
         if self.fresh:
             raise ConfigError(

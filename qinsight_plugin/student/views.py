@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qinsight_plugin.decode import decode
-from qinsight_plugin.errors import LabelsError
+from qinsight_plugin.errors import ImageError, LabelsError, QInsightError, one_line
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.scorers.student import SPEC
 from qinsight_plugin.student.cache import Cache, Pixels, Record
+from qinsight_plugin.tables import first_few
 
 OnCached: TypeAlias = Callable[[int, int], None]
 Vector: TypeAlias = npt.NDArray[np.float32]
@@ -101,9 +102,16 @@ def cache_rated(
     What the cache holds is not decoded again.
 
     Raises:
-        ImageError: a picture cannot be decoded.
-        LabelsError: a picture cannot be read.
+        LabelsError: pictures cannot be used; all of them are counted.
     """
+
+    def try_to_load(path: Path) -> list[tuple[str, Pixels | None]] | QInsightError:
+        try:
+            return load(path)
+        except (ImageError, LabelsError) as error:
+            if isinstance(error.__cause__, MemoryError):  # the machine's fault, not the picture's
+                raise
+            return error
 
     def load(path: Path) -> list[tuple[str, Pixels | None]]:
         digest = file_digest(path)
@@ -119,10 +127,20 @@ def cache_rated(
 
     paths = [rated.labels.paths[i] for rated in sets for i in rated.chosen]
     views: list[list[Record]] = []
-    for loaded in in_order(load, paths):
+    errors: list[QInsightError] = []
+    for loaded in in_order(try_to_load, paths):
+        if isinstance(loaded, QInsightError):
+            errors.append(loaded)
+            continue
         views.append([cache.have(key, pixels) for key, pixels in loaded])
         if on_cached is not None:
             on_cached(len(views), len(paths))
+    if errors:
+        raise LabelsError(
+            f"{len(errors)} of {len(paths)} pictures cannot be learnt from: "
+            f"{first_few([one_line(error) for error in errors])}: mend or convert them, or take "
+            "their rows out of the labels"
+        ) from errors[0]
     return with_ratings(views, sets)
 
 
