@@ -129,11 +129,14 @@ def find_pictures(table: Table, role: str, folder: Path) -> tuple[Path, ...]:
     Raises:
         LabelsError: one is missing.
     """
-    paths = tuple(folder / cell for cell in table.cells(role))
+    cells = table.cells(role)
+    paths = tuple(folder / cell for cell in cells)
+    # A label file that came from Windows.
+    slashes = os.sep == "/" and any("\\" in cell for cell in cells)
     table.refuse(
         [not _is_file(path) for path in paths],
         f"there is no such picture in {folder}",
-        "correct the name or folder",
+        "correct the name or folder" + (", and write / for \\" if slashes else ""),
         show=(role,),
     )
     return paths
@@ -163,7 +166,7 @@ def read_table(source: Path, layout: Layout) -> Table:
     table.refuse(
         [len(cells) != len(header) for _, cells in body],
         f"the number of cells is not the header's {len(header)}",
-        "put names that hold a comma in double quotes",
+        "write decimals with a point, and put names that hold a comma in double quotes",
     )
     return table
 

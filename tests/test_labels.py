@@ -307,6 +307,16 @@ def test_rows_of_another_width_than_the_header_are_refused(folder: Path) -> None
     assert "not the header's 3: line 3 (b.jpg), line 4 (c):" in message
 
 
+def test_a_decimal_comma_and_a_path_from_windows_are_told_as_what_they_are(folder: Path) -> None:
+    message = refusal(write(folder, "path,mos\na.jpg,3,5\nb.jpg,4,5\n"))
+    assert message.endswith(
+        ": write decimals with a point, and put names that hold a comma in double quotes"
+    )
+    message = refusal(write(folder, "path,mos\nprints\\a.jpg,3\nb.jpg,4\n"))
+    assert message.endswith(": correct the name or folder, and write / for \\")
+    assert refusal(write(folder, "path,mos\nx.jpg,3\n")).endswith(": correct the name or folder")
+
+
 @pytest.mark.parametrize("text", ["", "\n\n", "path,mos", "path,mos\n\n,\n"])
 def test_a_file_without_rows_is_refused(folder: Path, text: str) -> None:
     assert "no rows" in refusal(write(folder, text))
