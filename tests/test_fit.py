@@ -22,6 +22,7 @@ from qinsight_plugin.student.fit import (
     TrainingData,
     family_losses,
     fit,
+    judged,
     make_optimizer,
     map_loss,
     next_batch,
@@ -471,3 +472,19 @@ def test_half_precision_learns_much_the_same(data: TrainingData) -> None:
             on_step=lambda _, __, now, seen=seen: seen.append(sum(now.values())),  # type: ignore[misc]
         )
     assert losses[True] == pytest.approx(losses[False], rel=0.1)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_half_precision_is_for_processors_that_have_it(
+    monkeypatch: pytest.MonkeyPatch, data: TrainingData, has: bool
+) -> None:
+    """Elsewhere a step would take ten times as long."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has)
+    student = toy_student()
+    seen = data.cache.all_of([data.rated.views[0][0]])
+    with torch.no_grad():
+        half, full = (
+            judged(student, toy_recipe(bfloat16=wanted), seen)[1].mos for wanted in (True, False)
+        )
+    assert bool((half == full).all()) != has

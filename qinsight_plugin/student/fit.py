@@ -33,7 +33,14 @@ from qinsight_plugin.student.losses import (
     spread_loss,
     weighted_mean,
 )
-from qinsight_plugin.student.network import AnyStudent, Seen, StemOutput, device_of, stem_of
+from qinsight_plugin.student.network import (
+    AnyStudent,
+    Seen,
+    StemOutput,
+    device_of,
+    half_precision,
+    stem_of,
+)
 from qinsight_plugin.student.preferences import Compared, batch_of_pairs, pair_loss
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
@@ -181,9 +188,8 @@ def learning_part(student: AnyStudent, recipe: Recipe) -> torch.nn.Module:
 
 
 def judged(student: AnyStudent, recipe: Recipe, seen: Seen) -> tuple[StemOutput, Heads]:
-    """What the stem and the rest make of pictures; convolutions in half precision where the recipe
-    says so."""
-    with torch.autocast(device_of(student).type, torch.bfloat16, enabled=recipe.bfloat16):
+    """What the stem and the rest make of pictures."""
+    with half_precision(device_of(student), recipe.bfloat16):
         stem = stem_of(student, seen)
         pooled, local = student.describe(stem)
     heads: Heads = student.heads(pooled, local.float())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from qinsight_plugin.student.cache import CELL, PictureCache, Record
 from qinsight_plugin.student.layouts import Layout
-from qinsight_plugin.student.network import Student
+from qinsight_plugin.student.network import Student, half_precision
 from qinsight_plugin.student.recipe import Recipe
 
 OnStep: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
@@ -69,7 +69,7 @@ def imitate(
     for step in range(1, steps + 1):
         drawn = rng.choice(len(records), recipe.batch)
         images = cache.cropped([records[n] for n in drawn], recipe.crop, rng)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+        with half_precision(device, recipe.bfloat16):
             with torch.no_grad():
                 wanted = features_at(original, images, [theirs for _, theirs in pairs])
             given = features_at(student, images, [ours for ours, _ in pairs])

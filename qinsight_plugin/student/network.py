@@ -152,6 +152,16 @@ def stem_of(student: AnyStudent, seen: Seen) -> StemOutput:
     return StemOutput(seen.feature_map.to(device), seen.shallow.to(device))
 
 
+def half_precision(device: torch.device, wanted: bool) -> torch.autocast:
+    """In which convolutions are computed in half precision, where that is wanted and not absurd:
+    what oneDNN cannot do on a processor PyTorch does number by number, at ten times float32's time.
+    """
+    has = device.type != "cpu" or (
+        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and has)
+
+
 def device_of(student: AnyStudent) -> torch.device:
     return next(student.parameters()).device
 

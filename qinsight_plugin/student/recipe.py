@@ -61,7 +61,7 @@ class Recipe:
         validation: share of the training clusters held back for calibration.
         checkpoint_seconds: a kill loses at most so much training.
         bfloat16: whether convolutions are computed in half precision: half the time on processors
-            that have it (AVX512-BF16, AMX), longer on others.
+            that have it (AVX512-BF16, AMX), longer with AVX-512 alone; without that too, float32.
         seed: of everything random.
     """
 
