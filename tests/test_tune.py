@@ -47,6 +47,11 @@ def scene() -> Any:
         ({"a": Number(0, 1, 0.5, log=True)}, "log needs"),
         ({"a": Number(0, 1, 0.5, whole=True)}, "is whole"),
         ({"a": Number(0, float("nan"), 0)}, "finite"),
+        ({"a": Number(-1e308, 1e308, 0)}, "too large"),
+        ({"a": Number(0.5, 1.5, 0.8, step=0.5)}, "whole steps of 0.5"),
+        ({"a": Number(0.5, 1.5, 0.9, step=0.4)}, "whole steps of 0.4"),
+        ({"a": Number(1, 9, 1, step=0.5, whole=True)}, "is whole"),
+        ({"a": Choice(([1], [2]), [1])}, "must be numbers"),  # type: ignore[arg-type]
         ({"a": Choice(("x",), "x")}, "at least two values"),
         ({"a": Choice(("x", "y"), "z")}, "none of its values"),
     ],
@@ -123,6 +128,8 @@ def test_several_goals_give_a_front() -> None:
         ({"sampler": "grid"}, "sampler 'grid'"),
         ({"goals": ("quality", "seconds"), "sampler": "cmaes"}, "for one goal"),
         ({"time_limit": 0}, "time_limit must be"),
+        ({"time_limit": float("inf")}, "time_limit must be"),
+        ({"seed": -1, "sampler": "random"}, "seed must be"),
         ({"scorer": "ssimulacra2"}, "cannot be maximised"),
     ],
 )
@@ -130,6 +137,12 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], problem: str) ->
     told = {"scenes": [scene()], "time_limit": None, **arguments}
     with pytest.raises(ConfigError, match=problem):
         tune(parts.develop, QUIET, **told)
+
+
+def test_cmaes_is_refused_where_there_are_words() -> None:
+    space = Space({**QUIET.parameters, "how": Choice(("well", "fast"), "well")})
+    with pytest.raises(ConfigError, match="cmaes searches numbers, and how is none"):
+        tune(parts.develop, space, [scene()], time_limit=None, sampler="cmaes")
 
 
 def test_the_worst_decile_and_the_penalty_count() -> None:
@@ -286,6 +299,7 @@ def test_a_command_renders(tmp_path: Path) -> None:
         ("isp {scene} {output}", r"does not use \{gain\}"),
         ("isp {scene} {output} {gain} {other}", "'other' is no parameter"),
         ("isp '{scene} {output} {gain}", "cannot be split"),
+        ("isp {scene} {output} {gain.db}", "has no attribute"),
     ],
 )
 def test_a_command_that_does_not_fit_the_space_is_refused(line: str, problem: str) -> None:
@@ -416,6 +430,15 @@ def test_the_command_tunes_reports_and_goes_on(folder: Path, qinsight: Run) -> N
         (("default = 0 }", "default = 5 }"), "default 5 is not from"),
         (("low = -1, ", ""), "lacks low"),
         (('["a.png"]', '["*.dng"]'), "no file matches"),
+        (('["a.png"]', '[""]'), "no file matches"),
+        (('["a.png"]', '["**.png"]'), "no file matches"),
+        (('["a.png"]', "[3]"), "train must be a list of words"),
+        (("trials = 5", 'goals = "quality"'), "goals must be a list of words"),
+        (("trials = 5", 'goals = [["quality"]]'), "goals must be a list of words"),
+        (("[search]", "[objective]\npairs = 3\n[search]"), "pairs must be the name"),
+        (("isp = true", "camera = true"), "camera must be a number"),
+        (("isp = true", "camera = 0\nfixed = 3"), "fixed must be a table"),
+        (("isp = true", 'camera = 0\nsettle = "x"'), "settle must be of type int"),
         (('["b.png"]', '["a.png"]'), "both a scene to tune on and one held out"),
         (("exposure =", "exposures ="), "did you mean 'exposure'"),
         (("trials = 5", "trails = 5"), "did you mean 'trials'"),
@@ -436,22 +459,51 @@ def test_a_configuration_that_is_wrong_is_named(
         read_config(path)
 
 
-@pytest.mark.slow
-def test_what_a_pipeline_started_is_ended_with_it(tmp_path: Path) -> None:
-    pids = tmp_path / "pid"
+@pytest.fixture
+def hanging(tmp_path: Path) -> str:
     script = tmp_path / "hang.py"
     script.write_text(
         "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
     )
-    renderer = Guarded(Command(f"{sys.executable} {script} {pids} {{output}}"), [scene()], 5)
-    with pytest.raises(RenderError, match="longer than 5 s"):
-        renderer.render({}, 0)
-    renderer.close()
-    status = Path(f"/proc/{pids.read_text()}/status")
+    return f"{sys.executable} {script} {tmp_path / 'pid'} {{output}}"
+
+
+def assert_ended(pid: str) -> None:
+    status = Path(f"/proc/{pid}/status")
     deadline = time.monotonic() + 10
     while status.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not status.exists()
+
+
+@pytest.mark.slow
+def test_what_a_pipeline_started_is_ended_with_it(tmp_path: Path, hanging: str) -> None:
+    renderer = Guarded(Command(hanging), [scene()], 5)
+    with pytest.raises(RenderError, match="longer than 5 s"):
+        renderer.render({}, 0)
+    renderer.close()
+    assert_ended((tmp_path / "pid").read_text())
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_hangs_is_ended_when_the_study_is_killed(
+    tmp_path: Path, hanging: str
+) -> None:
+    study = tmp_path / "study.py"
+    study.write_text(
+        "from qinsight_plugin.tune.pipelines import Command\n"
+        "from qinsight_plugin.tune.rendering import Guarded\n"
+        "if __name__ == '__main__':\n"
+        f"    Guarded(Command({hanging!r}), [''], 50).render({{}}, 0)\n"
+    )
+    process = subprocess.Popen([sys.executable, study])
+    pid = tmp_path / "pid"
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert_ended(pid.read_text())
 
 
 def test_the_configuration_in_the_readme_is_one(folder: Path) -> None:

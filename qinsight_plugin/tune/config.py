@@ -112,12 +112,14 @@ class _Reader:
                 control_number(name)
         objective = dict(self._section("objective"))
         pairs = objective.pop("pairs", None)
+        if pairs is not None and not isinstance(pairs, str):
+            raise ConfigError(f"[objective] pairs must be the name of a file, not {pairs!r}")
         told_bounds = self._section("bounds")
         limits = {name: None if limit is False else limit for name, limit in told_bounds.items()}
         bounds = record(Bounds, limits, "[bounds]")
         search = dict(self._section("search"))
         if "goals" in search:
-            search["goals"] = tuple(search["goals"])
+            search["goals"] = tuple(words(search["goals"], "[search] goals"))
         names, held_out_names = self._scenes(kind, settings)
         return Config(
             self._folder / str(self._told.get("output", "tuned")),
@@ -156,9 +158,18 @@ class _Reader:
             return kind, find(str(target)), told
         if kind == "command":
             return kind, record(Command, {"line": str(target), **told}, "[pipeline]"), told
-        settings = {key: told.pop(key) for key in ("fixed", "driver", "settle") if key in told}
+        settings: dict[str, Any] = {
+            key: told.pop(key) for key in ("fixed", "driver", "settle") if key in told
+        }
         known(told, ("shots", "held_out_shots"), "[pipeline]")
-        return kind, Camera(target, **settings), told
+        if isinstance(target, bool) or not isinstance(target, (int, str)):
+            raise ConfigError(f"[pipeline] camera must be a number or a device, not {target!r}")
+        fixed = settings.get("fixed", {})
+        if not isinstance(fixed, dict) or not all(
+            isinstance(value, (int, float)) for value in fixed.values()
+        ):
+            raise ConfigError("[pipeline] fixed must be a table of controls and their numbers")
+        return kind, record(Camera, {"device": target, **settings}, "[pipeline]"), told
 
     def _space(self, kind: str) -> Space:
         told = self._section("space")
@@ -185,15 +196,16 @@ class _Reader:
         return train, held_out
 
     def _files(self, told: Mapping[str, Any], role: str) -> tuple[str, ...]:
-        patterns = told.get(role, [])
-        if not isinstance(patterns, list):
-            raise ConfigError(f"[scenes] {role} must be a list of files or patterns")
+        patterns = words(told.get(role, []), f"[scenes] {role}")
         found: dict[str, None] = {}
         for pattern in patterns:
             full = Path(pattern).expanduser()
             root = Path(full.anchor) if full.is_absolute() else self._folder
             relative = full.relative_to(full.anchor) if full.is_absolute() else full
-            matches = sorted(str(match) for match in root.glob(str(relative)) if match.is_file())
+            try:
+                matches = sorted(str(one) for one in root.glob(str(relative)) if one.is_file())
+            except (ValueError, IndexError):  # no pattern: "", "/" or "**.png"
+                matches = []
             if not matches:
                 raise ConfigError(f"[scenes] {role}: no file matches {pattern}")
             found.update(dict.fromkeys(matches))
@@ -207,6 +219,12 @@ def scene(kind: str, name: str) -> Any:
     from qinsight_plugin.tune.raw import open_raw
 
     return open_raw(Path(name))
+
+
+def words(told: Any, where: str) -> list[str]:
+    if not isinstance(told, list) or not all(isinstance(word, str) for word in told):
+        raise ConfigError(f"{where} must be a list of words in quotes, not {told!r}")
+    return told
 
 
 def shots(count: Any) -> tuple[str, ...]:

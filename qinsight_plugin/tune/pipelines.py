@@ -65,7 +65,7 @@ class Command:
         """Raises ConfigError where the command and the space do not fit together."""
         try:
             words = self.words(names, "scene", "output")
-        except (KeyError, IndexError, ValueError) as error:
+        except (LookupError, ValueError, AttributeError, TypeError) as error:
             raise ConfigError(
                 f"command {self.line!r}: {error} is no parameter of the space, {{scene}} or "
                 "{output}, or the line cannot be split"

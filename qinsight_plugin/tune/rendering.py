@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -136,6 +138,7 @@ def serve(pipe: Any) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # so that what the pipeline starts is ended with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the study's to handle
+    threading.Thread(target=end_with_the_study, daemon=True).start()
     try:
         render, scenes = pipe.recv()
     except Exception as error:
@@ -157,6 +160,18 @@ def serve(pipe: Any) -> None:
             pipe.send((answer, seconds, problem))
         except Exception as error:  # what cannot be pickled
             pipe.send((None, seconds, described(error)))
+
+
+def end_with_the_study() -> None:
+    """End this process, and what it started, once the study's is no more: it may have been killed
+    while the pipeline hangs."""
+    study = multiprocessing.parent_process()
+    if study is None:
+        return
+    multiprocessing.connection.wait([study.sentinel])
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def picture(answer: Any, scene: int) -> Image:

@@ -34,6 +34,8 @@ class Number:
         numbers = (self.low, self.high, self.default)
         if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
             raise ConfigError(f"parameter {name}: low, high and default must be finite numbers")
+        if not math.isfinite(self.high - self.low):
+            raise ConfigError(f"parameter {name}: its range is too large to search")
         if not self.low < self.high:
             raise ConfigError(f"parameter {name}: low {self.low:g} is not below high {self.high:g}")
         if not self.low <= self.default <= self.high:
@@ -43,10 +45,19 @@ class Number:
             )
         if self.step is not None and not 0 < self.step <= self.high - self.low:
             raise ConfigError(f"parameter {name}: no step of {self.step:g} fits into the range")
+        if self.step is not None and any(
+            not math.isclose(n, round(n), abs_tol=1e-6)
+            for n in ((self.high - self.low) / self.step, (self.default - self.low) / self.step)
+        ):
+            raise ConfigError(
+                f"parameter {name}: high and default must be whole steps of {self.step:g} above low"
+            )
         if self.log and (self.low <= 0 or self.step is not None):
             raise ConfigError(f"parameter {name}: log needs a low above 0, and no step")
-        if self.whole and any(n != int(n) for n in numbers):
-            raise ConfigError(f"parameter {name}: is whole, and so must be low, high and default")
+        if self.whole and any(n != int(n) for n in (*numbers, self.step or 1)):
+            raise ConfigError(
+                f"parameter {name}: is whole, and so must be low, high, default and step"
+            )
 
     def ask(self, trial: Any, name: str) -> Value:
         if self.whole:
@@ -67,6 +78,8 @@ class Choice:
     default: Value
 
     def check(self, name: str) -> None:
+        if not all(isinstance(value, (int, float, str)) for value in self.values):
+            raise ConfigError(f"parameter {name}: values must be numbers, words, true or false")
         if len(self.values) < 2 or len(set(self.values)) < len(self.values):
             raise ConfigError(f"parameter {name}: give at least two values, none of them twice")
         if self.default not in self.values:

@@ -52,12 +52,15 @@ def open_study(
             load_if_exists=True,
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"storage {storage} cannot be used: {error}") from error
+        raise ConfigError(
+            f"storage {storage} cannot be used: {error}; remove it, or name another file"
+        ) from error
     kept = study.user_attrs.get("asked", asked)
     for what in asked:
         if kept.get(what) != asked[what]:
             raise ConfigError(
-                f"storage {storage} holds a study {name!r} with another {what}: give another name"
+                f"storage {storage} holds a study {name!r} with another {what}: remove it, or give "
+                "another name (in a configuration: another output)"
             )
     study.set_user_attr("asked", dict(asked))
     bury_the_dead(study)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SHOWN = 4
 """Scenes of which a report has pictures."""
 
+DAY = 86_400
+
 GIVE_UP = 20
 """Failed trials at the start, and no other, after which a study ends."""
 
@@ -125,6 +127,10 @@ def tune(
     """
     objective = objective or Objective()
     check(scenes, trials, goals, sampler, patience, time_limit)
+    if not 0 <= seed < 2**31:
+        raise ConfigError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
+    if sampler == "cmaes" and (words := choices(space)):
+        raise ConfigError(f"cmaes searches numbers, and {words[0]} is none: choose tpe")
     eye = Eye(Pipeline(scorer), taste)
     asked = {
         "goals": list(goals),
@@ -166,6 +172,12 @@ def tune(
     )
 
 
+def choices(space: Space) -> list[str]:
+    from qinsight_plugin.tune.space import Choice
+
+    return [name for name, one in space.parameters.items() if isinstance(one, Choice)]
+
+
 def check(
     scenes: Sequence[Any],
     trials: int,
@@ -186,8 +198,8 @@ def check(
         raise ConfigError("cmaes and patience are for one goal: leave them out with several")
     if patience is not None and patience < 1:
         raise ConfigError(f"patience must be 1 or more, not {patience}")
-    if time_limit is not None and not time_limit > 0:
-        raise ConfigError(f"time_limit must be above 0 seconds, not {time_limit}")
+    if time_limit is not None and not 0 < time_limit <= DAY:
+        raise ConfigError(f"time_limit must be above 0 seconds and at most {DAY}, not {time_limit}")
 
 
 def run(
