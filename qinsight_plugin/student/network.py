@@ -156,9 +156,8 @@ def half_precision(device: torch.device, wanted: bool) -> torch.autocast:
     """In which convolutions are computed in half precision, where that is wanted and not absurd:
     what oneDNN cannot do on a processor PyTorch does number by number, at ten times float32's time.
     """
-    has = device.type != "cpu" or (
-        torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    has = device.type != "cpu" or (onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted and has)
 
 
