@@ -97,6 +97,7 @@ def test_a_module_imports_only_from_the_layers_under_it(path: Path) -> None:
 PUBLIC = {
     "__init__",
     "batch",
+    "decode",
     "errors",
     "explain",
     "gate",
