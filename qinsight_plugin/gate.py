@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from decimal import Context, Decimal
 from itertools import count
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -106,11 +106,13 @@ def load_policy(path: str | os.PathLike[str]) -> Gate:
         blur = "obvious"
 
     Raises:
-        ConfigError: the file cannot be read, is not TOML in UTF-8, has a key that is not a rule,
-            or holds an impossible rule.
+        ConfigError: the file cannot be read, is not TOML in UTF-8, has no rule or a key that is
+            none, or holds an impossible rule.
     """
     name = f"policy {os.fspath(path)!r}"
     rules = _parse_toml(_read_text(path, name), name)
+    if not rules:  # as a full disk may have left it
+        raise ConfigError(f"{name} has no rule, and would accept everything; write one into it")
     for key in rules:
         if key not in POLICY_KEYS:
             raise ConfigError(f"{name}: unknown key {key!r}; {_suggestion(key)}")
@@ -206,16 +208,20 @@ def _drop_reason(reference: float, score: float, limit: float) -> str:
 def _check_number(name: str, value: object) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers among them
         raise ConfigError(f"{name} must be a number, not {value!r}")
-    if not abs(value) <= sys.float_info.max:
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        finite = False
+    if not finite:
         raise ConfigError(f"{name} must be a finite number")
 
 
 def _check_size(name: str, value: object) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name} must be a whole number of pixels, not {value!r}")
     if value <= 0:
         raise ConfigError(f"{name} must be 1 pixel or more, not {value}")

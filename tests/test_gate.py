@@ -324,15 +324,19 @@ def test_a_policy_file_holds_every_rule(tmp_path: Path) -> None:
     assert load_policy(str(path)) == Gate(3, 0.5, {"blur": "obvious"}, 640, 480, "accept")
 
 
-def test_an_empty_policy_is_a_gate_without_rules(tmp_path: Path) -> None:
-    path = tmp_path / "policy.toml"
-    path.touch()
-    assert load_policy(path) == Gate()
+def test_numbers_of_numpy_are_numbers() -> None:
+    gate = check_gate(Gate(np.float32(3.5), min_width=np.int64(640)))
+    assert judge_report(report(3.4, width=639), gate).reasons == (
+        "score 3.4 is below the minimum of 3.5",
+        "width 639 px is under the minimum of 640 px",
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
+        ("", "has no rule, and would accept everything; write one into it"),
+        ("# min_score = 3", "has no rule, and would accept everything; write one into it"),
         ("min_scor = 3", "unknown key 'min_scor'; did you mean 'min_score'?"),
         ("zebra = 3", "unknown key 'zebra'; the keys are min_score, max_drop, forbid, "),
         ("min_score = true", "min_score must be a number, not True"),
