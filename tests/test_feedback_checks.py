@@ -27,7 +27,7 @@ from qinsight_plugin.feedback.showing import serve
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.records import Distortion, Score
 
-from .conftest import Pixels
+from .conftest import ROOT, Pixels
 
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
 
@@ -273,6 +273,17 @@ def test_people_and_what_they_are_asked() -> None:
     assert study.compared == 48
     study = study_of(Path(), None, people=1, ratings=None, pairs=0, **usual)  # type: ignore[arg-type]
     assert [(block.kind, block.count) for block in study.blocks] == [("rating", 100)]
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["README.md", "qinsight_plugin/feedback/README.md", "qinsight_plugin/cli/label_command.py"],
+)
+def test_what_the_examples_ask_for_is_enough_to_learn_from(place: str) -> None:
+    """A hundred answers are not to be given in vain: `fit` refuses fewer than 50 pictures."""
+    text = (ROOT / place).read_text("utf-8")
+    (asked,) = re.findall(r"qinsight label photos/ .*--ratings (\d+) --pairs", text)
+    assert int(asked) >= 50
 
 
 @pytest.mark.slow

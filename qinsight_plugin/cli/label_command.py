@@ -104,7 +104,7 @@ def command(
 
     \b
     Example:
-      qinsight label photos/ --rater ann --rater ben --ratings 40 --pairs 60
+      qinsight label photos/ --rater ann --rater ben --ratings 60 --pairs 60
       qinsight scale photos/qinsight-answers.sqlite --out labels.csv
     """
     from qinsight_plugin._imports import require
