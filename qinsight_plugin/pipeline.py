@@ -83,6 +83,8 @@ class Pipeline:
         scores = self.host.decide(
             "qinsight_score_images", scorer=self.scorer, images=images, references=references
         )
+        if not (isinstance(scores, Sequence) and all(isinstance(one, Score) for one in scores)):
+            raise ScorerError(f"scorer {self.name}, or a plugin for it, gave what is no Score")
         if len(scores) != len(images):
             raise ScorerError(
                 f"scorer {self.name} gave {len(scores)} scores for {len(images)} images"
@@ -146,6 +148,10 @@ class Pipeline:
                 raise PluginError(
                     plugin, f"added a block that JSON cannot hold: {error}"
                 ) from error
+            if not isinstance(answer, dict):
+                raise PluginError(
+                    plugin, f"gave a {type(answer).__name__}, no dict of named blocks"
+                )
             if taken := blocks.keys() & answer.keys():
                 raise PluginError(plugin, f"adds the block {min(taken)!r}, which is taken")
             blocks.update(answer)
@@ -289,5 +295,11 @@ def judge(report: Report, gate: Gate, *, host: PluginHost | None = None) -> Verd
     """
     host = host or default_host()
     host.require_all()
-    verdict: Verdict = host.decide("qinsight_judge_report", report=report, gate=gate)
+    verdict = host.decide("qinsight_judge_report", report=report, gate=gate)
+    if not isinstance(verdict, Verdict):
+        raise PluginError(
+            "unknown",
+            f"qinsight_judge_report answered a {type(verdict).__name__}, no Verdict; see `qinsight "
+            "plugins` for who is asked",
+        )
     return verdict

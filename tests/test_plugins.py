@@ -12,9 +12,9 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from qinsight_plugin import hookimpl
 from qinsight_plugin.errors import PluginError, ReferenceMissingError, ScorerUnknownError
-from qinsight_plugin.pipeline import Pipeline
+from qinsight_plugin.pipeline import Pipeline, judge
 from qinsight_plugin.plugins import PluginHost
-from qinsight_plugin.records import Image, Report, Score, ScorerSpec, Source
+from qinsight_plugin.records import Gate, Image, Report, Score, ScorerSpec, Source
 
 from .conftest import Pixels, Run
 
@@ -234,6 +234,35 @@ def test_the_wrong_number_of_scores_is_an_error(host: PluginHost, astronaut: Pix
     host.add(TooFew(), "few", "test")
     report = Pipeline(host=host).report_or_error(astronaut)
     assert report.error == "scorer student gave 0 scores for 1 images"
+
+
+class Careless:
+    """Answers with what the hook does not ask for."""
+
+    @hookimpl
+    def qinsight_score_images(self, images: list[Image]) -> list[None]:
+        return [None for _ in images]
+
+    @hookimpl
+    def qinsight_judge_report(self, report: Report) -> bool:
+        return True
+
+
+class CarelessBlocks:
+    @hookimpl
+    def qinsight_enrich_report(self) -> list[int]:
+        return [1]
+
+
+def test_an_answer_of_the_wrong_kind_is_an_error(host: PluginHost, astronaut: Pixels) -> None:
+    host.add(CarelessBlocks(), "blocks", "test")
+    report = Pipeline(host=host).report_or_error(astronaut)
+    assert report.error == "plugin blocks: gave a list, no dict of named blocks"
+    host.add(Careless(), "careless", "test")
+    report = Pipeline(host=host).report_or_error(astronaut)
+    assert report.error == "scorer student, or a plugin for it, gave what is no Score"
+    with pytest.raises(PluginError, match="answered a bool, no Verdict"):
+        judge(report, Gate(), host=host)
 
 
 def test_an_unknown_scorer_is_answered_with_the_known_ones(host: PluginHost) -> None:

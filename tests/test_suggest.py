@@ -81,6 +81,8 @@ def test_a_picture_of_nothing_is_no_error(level: int) -> None:
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
+    with pytest.raises(ConfigError, match="min_gain must be 0 or more, not nan"):
+        suggest(np.full((64, 64, 3), 90, np.uint8), min_gain=float("nan"))
     with pytest.raises(ImageTooSmallError, match="16x64"):
         suggest(np.zeros((64, 16, 3), np.uint8))
     with pytest.raises(ConfigError, match="cannot be maximised"):

@@ -269,6 +269,13 @@ def test_a_fall_under_the_usual_is_an_event_whatever_the_score(astronaut: Pixels
     assert fallen == [("degraded", 5.0, 6.0), ("recovered", 10.0, 11.0)]
 
 
+def test_a_duration_of_nothing_and_a_scorer_with_a_reference_are_refused(clip: Path) -> None:
+    with pytest.raises(ConfigError, match="duration must be above 0 seconds, not -1"):
+        watch(clip, duration=-1)
+    with pytest.raises(ConfigError, match="scorer ssim needs a reference"):
+        watch(clip, scorer="ssim")
+
+
 def test_a_fall_that_is_no_number_is_refused() -> None:
     with pytest.raises(ConfigError, match="fall must be 0 or more, not nan"):
         Policy(fall=float("nan"))

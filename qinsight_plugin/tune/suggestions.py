@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qinsight_plugin.errors import ImageTooSmallError
+from qinsight_plugin.errors import ConfigError, ImageTooSmallError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
 from qinsight_plugin.tune.bounds import noise_of, traits
 from qinsight_plugin.tune.edits import EDITS, apply_all
@@ -98,6 +98,8 @@ def suggest(
     Raises:
         QInsightError: the picture cannot be used, or the scorer not loaded.
     """
+    if not min_gain >= 0:
+        raise ConfigError(f"min_gain must be 0 or more, not {min_gain}")
     from qinsight_plugin.decode import decode
 
     pipeline = Pipeline(scorer)

@@ -122,7 +122,11 @@ def watch(
     """
     feed = open_feed(source, driver) if isinstance(source, (str, int, Path)) else source
     pace = Pace(None if isinstance(feed, FolderFeed) else rate, budget)
+    if duration is not None and not duration > 0:
+        raise ConfigError(f"duration must be above 0 seconds, not {duration}")
     pipeline = Pipeline(scorer)
+    if pipeline.scorer.spec.kind == "FR":
+        raise ConfigError(f"scorer {scorer} needs a reference, which a stream has none of")
     policy = policy or Policy()
     pipeline.require_judgeable()
     pipeline.judge(Report("", scorer), policy.gate)  # rules that are impossible show at once
