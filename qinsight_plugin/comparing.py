@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline, decode_for
@@ -55,7 +56,7 @@ def compare_by(
     reference: Source | None = None,
 ) -> Comparison:
     """`compare`, with the plugins of that host."""
-    if margin is not None and not margin >= 0:
+    if margin is not None and not (isinstance(margin, Real) and margin >= 0):
         raise ConfigError(f"margin {margin} is not a number from 0 up")
     comparer = host.comparer(scorer)
     if comparer is None:

@@ -153,6 +153,8 @@ def _load(source: Any, name: str, plan: Plan) -> _Loaded:
     if isinstance(source, np.ndarray):
         source = from_array(source, name)
     if isinstance(source, PILImage):
+        if not all(source.size):
+            raise ImageDecodeError(f"{name} has no pixels: {source.width} x {source.height}")
         reduction = plan(*source.size)
         source.load()
         return _Loaded(source, source.size, reduction, 1, [])
@@ -225,6 +227,10 @@ def _image_errors(name: str) -> Iterator[None]:
         raise
     except DecompressionBombError as error:
         raise ImageTooLargeError(f"{name} is too large: {_line(error)}") from error
+    except MemoryError as error:  # no word against the picture's bytes
+        raise ImageTooLargeError(
+            f"{name} does not fit into the memory there is: shrink it or allow more"
+        ) from error
     except Exception as error:
         raise ImageDecodeError(f"{name} is truncated or corrupt: {_line(error)}") from error
 

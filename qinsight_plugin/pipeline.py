@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -280,8 +281,24 @@ def score_many(
     Args:
         sources: as for `score`; read as needed, so it may be endless.
         workers: pictures decoded and scored at once; the number of cores when None.
+
+    Raises:
+        ConfigError: `sources` is one picture, or `workers` no number from 1 up.
+        QInsightError: the scorer cannot be loaded.
     """
-    pipeline = Pipeline(scorer)
+    if isinstance(sources, (str, bytes, os.PathLike)):
+        raise ConfigError(
+            f"score_many takes a list of pictures, not a {type(sources).__name__}: put it into a "
+            "list, or call score"
+        )
+    if workers is not None and not (isinstance(workers, int) and workers >= 1):
+        raise ConfigError(f"workers must be a whole number from 1 up, not {workers!r}")
+    return _told_as_they_come(Pipeline(scorer), sources, workers)
+
+
+def _told_as_they_come(
+    pipeline: Pipeline, sources: Iterable[Source], workers: int | None
+) -> Iterator[Report]:
     for report in pipeline.reports(sources, workers=workers):
         pipeline.ready(report)
         yield report
@@ -291,8 +308,12 @@ def judge(report: Report, gate: Gate, *, host: PluginHost | None = None) -> Verd
     """Apply a gate to a report.
 
     Raises:
+        ConfigError: the two are no report and no gate.
         PluginError: a plugin did not load, which may have been a policy; or one failed.
     """
+    if not isinstance(report, Report) or not isinstance(gate, Gate):
+        found = " and ".join(type(given).__name__ for given in (report, gate))
+        raise ConfigError(f"judge takes a Report and a Gate, as Gate(min_score=3), not {found}")
     host = host or default_host()
     host.require_all()
     verdict = host.decide("qinsight_judge_report", report=report, gate=gate)

@@ -237,6 +237,8 @@ class PluginHost:
         Raises:
             ScorerUnknownError: lists the names that exist.
         """
+        if not isinstance(name, str):
+            raise ConfigError(f"a scorer is called by its name, as 'student', not {name!r}")
         base, _, argument = name.partition(":")
         specs = self.scorer_specs()
         if base not in specs:

@@ -921,6 +921,20 @@ def image_or_error(body: bytes) -> Image | None:
     return image
 
 
+def test_a_want_of_memory_is_not_the_pictures_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(PIL.JpegImagePlugin.JpegImageFile, "load", load)
+    with pytest.raises(ImageTooLargeError, match="<bytes> does not fit into the memory there is"):
+        decode(SAMPLES["JPEG"])
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(ImageDecodeError, match="<image> has no pixels: 0 x 4"):
+        decode(PIL.Image.new("RGB", (0, 4)))
+
+
 def test_the_samples_cover_every_allowed_format() -> None:
     formats = {image.format for body in SAMPLES.values() if (image := image_or_error(body))}
     assert formats == {*ALLOWED, "MPO"}

@@ -17,13 +17,17 @@ from celery import Celery
 from . import gate_picture
 
 folder = Path(os.environ.get("QINSIGHT_QUEUE", Path(tempfile.gettempdir()) / "qinsight-queue"))
-for name in ("messages", "results"):
+for name in ("messages", "results", "control"):
     (folder / name).mkdir(parents=True, exist_ok=True)
 messages = str(folder / "messages")
 app = Celery(
     broker="filesystem://",
     backend=(folder / "results").as_uri(),
-    broker_transport_options={"data_folder_in": messages, "data_folder_out": messages},
+    broker_transport_options={
+        "data_folder_in": messages,
+        "data_folder_out": messages,
+        "control_folder": str(folder / "control"),  # else ./control, wherever that is
+    },
 )
 app.set_default()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,9 @@ def bury_the_dead(study: Any) -> None:
 
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         host, pid = trial.user_attrs.get("worker", ("", 0))
-        if host == socket.gethostname() and not is_alive(pid):
+        # Whose it is, is said a moment after it began; it may have been killed in that moment.
+        nameless = not host and datetime.now() - trial.datetime_start > timedelta(minutes=1)
+        if nameless or (host == socket.gethostname() and not is_alive(pid)):
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
