@@ -218,7 +218,7 @@ def library(module: str) -> ModuleType:
         MissingExtraError, BrokenExtraError: it is not installed, or does not load.
     """
     package = PACKAGES[module.partition(".")[0]]
-    return require(module, package=package, extra="dev", purpose="degrading pictures")
+    return require(module, package=package, extra="distortions", purpose="degrading pictures")
 
 
 def to_pixels(levels: npt.NDArray[np.floating]) -> Pixels:
