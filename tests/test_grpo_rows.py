@@ -193,6 +193,27 @@ def test_the_labels_own_split_holds_and_is_checked(folder: Path) -> None:
     )
 
 
+def test_near_duplicates_of_what_is_trained_on_are_not_measured_on(folder: Path) -> None:
+    """Nor if it is another set that trains on them."""
+    path = folder / "d.csv"
+    path.write_text("path,distortion_class,severity,split,dup_group\n7.png,,,train,c\n")
+    lines = ["0.png,1,train,a", "1.png,2,val,a", "2.png,3,val,b", "3.png,4,test,", "4.png,5,val,c"]
+    config = config_of(scores(folder, lines), DataSet("degradation", path))
+    rows = read_rows(config)
+    assert [row.pictures[0].name for row in rows.held] == ["2.png", "3.png"]
+    assert (rows.problems, rows.left_out) == ((), 2)
+    with pytest.raises(
+        ConfigError, match=r"too few to correlate: .*; 2 are left out, for near-dup"
+    ):
+        check_enough(rows, config)
+
+
+def test_nothing_but_near_duplicates_held_back(folder: Path) -> None:
+    config = config_of(scores(folder, ["0.png,1,train,a", "1.png,2,val,a", "2.png,3,val,a"]))
+    with pytest.raises(ConfigError, match="no rows are held back to measure on; 2 are left"):
+        check_enough(read_rows(config), config)
+
+
 def test_too_few_scores_held_back_to_correlate(folder: Path) -> None:
     config = config_of(scores(folder, ["0.png,1,train,", "1.png,2,val,", "2.png,2,val,"]))
     with pytest.raises(ConfigError, match="2 scores of 1 different values are held back, too few"):

@@ -68,7 +68,8 @@ def _data(config: Config, rows: Rows) -> str:
     proxies = sum(row.proxy for row in rows.held)
     told = ", ".join(f"{count} of {task}" for task, count in held.items()) or "nothing"
     weak = f"; the truth of {proxies} of them was computed by a program" if proxies else ""
-    return "\n".join([*lines, "", f"Held back, and never trained on: {told}{weak}."])
+    left = f" {rows.left_out} rows are in neither part." if rows.left_out else ""
+    return "\n".join([*lines, "", f"Held back, and never trained on: {told}{weak}.{left}"])
 
 
 def _tasks(rows: Rows) -> list[str]:

@@ -27,11 +27,13 @@ class Rows:
         train: the rows of each set, in the order of the sets.
         held: those that are held back.
         problems: in the order of the files; of what has one, nothing is in `train` and `held`.
+        left_out: how many are in neither, since near-duplicates of them are trained on.
     """
 
     train: tuple[tuple[Asked, ...], ...]
     held: tuple[Asked, ...]
     problems: tuple[Problem, ...]
+    left_out: int
 
 
 def read_rows(config: Config) -> Rows:
@@ -41,8 +43,8 @@ def read_rows(config: Config) -> Rows:
         ConfigError, LabelsError: a file is no such table, or a folder none.
     """
     problems: list[Problem] = []
-    train: list[tuple[Asked, ...]] = []
-    held: list[Asked] = []
+    train: list[list[Read]] = []
+    apart: list[Read] = []
     homes: dict[object, tuple[str, str]] = {}
     sides: dict[object, bool] = {}
     for number, one in enumerate(config.data):
@@ -54,9 +56,16 @@ def read_rows(config: Config) -> Rows:
             problems.append(
                 Problem(one.labels.name, f"no row to train on: the task {one.task} is empty")
             )
-        train.append(tuple(own_train))
-        held += own_held
-    return Rows(tuple(train), tuple(_chosen(held, config)), tuple(problems))
+        train.append(own_train)
+        apart += own_held
+    learnt = {one.cluster for own in train for one in own} - {""}
+    held = [one.asked for one in apart if one.cluster not in learnt]
+    return Rows(
+        tuple(tuple(one.asked for one in own) for own in train),
+        tuple(_chosen(held, config)),
+        tuple(problems),
+        len(apart) - len(held),
+    )
 
 
 def picture_problems(
@@ -95,25 +104,25 @@ def refuse(problems: Sequence[Problem]) -> None:
 
 def _split(
     read: Sequence[Read], config: Config, number: int, sides: dict[object, bool]
-) -> tuple[list[Asked], list[Asked]]:
+) -> tuple[list[Read], list[Read]]:
     """Rows to train on, and rows held back; as the labels say, else drawn by clusters.
 
     `sides` remembers which clusters are held back: a picture of two sets is on one side.
     """
     if any(one.split for one in read):
-        held = [one.asked for one in read if one.split in ("val", "test")]
-        return [one.asked for one in read if one.split not in ("val", "test")], held
-    clusters: dict[object, list[Asked]] = {}
+        held = [one for one in read if one.split in ("val", "test")]
+        return [one for one in read if one.split not in ("val", "test")], held
+    clusters: dict[object, list[Read]] = {}
     for one in read:
-        clusters.setdefault(_cluster(one), []).append(one.asked)
+        clusters.setdefault(_cluster(one), []).append(one)
     keys = list(clusters)
     random.Random(f"{config.train.seed} {number}").shuffle(keys)
     wanted, count = config.validation.share * len(read), 0
     for key in keys:
         if sides.setdefault(key, count + len(clusters[key]) / 2 <= wanted):
             count += len(clusters[key])
-    held = [one.asked for one in read if sides[_cluster(one)]]
-    return [one.asked for one in read if not sides[_cluster(one)]], held
+    held = [one for one in read if sides[_cluster(one)]]
+    return [one for one in read if not sides[_cluster(one)]], held
 
 
 def _cluster(one: Read) -> object:
@@ -127,10 +136,10 @@ def _cluster(one: Read) -> object:
 
 
 def _in_two_parts(
-    part: str, rows: Sequence[Asked], homes: dict[object, tuple[str, str]]
+    part: str, rows: Sequence[Read], homes: dict[object, tuple[str, str]]
 ) -> Iterator[Problem]:
     """What is trained on and measured on too, for what is learnt by heart is no skill."""
-    for row in rows:
+    for row in (one.asked for one in rows):
         key = (row.task, frozenset(path.resolve() for path in row.pictures[:2]))
         home, place = homes.setdefault(key, (part, row.place))
         if home != part:
@@ -152,9 +161,14 @@ def check_enough(rows: Rows, config: Config) -> None:
     """Check that a step can be made, and that what is held back can be measured on.
 
     Raises:
-        ConfigError: the metric needs rows that are not held back.
+        ConfigError: the metric needs rows that are not held back, or all were left out.
     """
+    left = ""
+    if rows.left_out:
+        left = f"; {rows.left_out} are left out, for near-duplicates (dup_group) are trained on"
     if not rows.held:
+        if left:
+            raise ConfigError(f"[validation]: no rows are held back to measure on{left}")
         return
     tasks = [row.task for row in rows.held]
     if config.validation.metric == "accuracy":
@@ -165,10 +179,11 @@ def check_enough(rows: Rows, config: Config) -> None:
     if not ratings:
         raise ConfigError(
             f"[validation] metric: no scores are held back to measure {config.validation.metric} "
-            'on: take "accuracy", or add scores'
+            f'on: take "accuracy", or add scores{left}'
         )
     if tasks.count("score") < 3 or len(ratings) < 2:
         raise ConfigError(
             f"[validation]: {tasks.count('score')} scores of {len(ratings)} different values are "
-            "held back, too few to correlate: raise share, or set it to 0 to measure nothing"
+            "held back, too few to correlate: raise share (or, of labels with a split, put more in "
+            f"val), or hold back none to measure nothing{left}"
         )
