@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 from PIL import Image as PILImage
 
+from qinsight_plugin.attempts import Row
 from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.grpo.config import Config, DataSet
 from qinsight_plugin.grpo.run import (
     WHOLE,
     Curve,
     RunFolder,
+    identity_of,
     newest_checkpoint,
     read_curve,
     write_whole,
@@ -354,6 +357,18 @@ def test_a_run_folder_is_one_training_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds a training with other seed"):
         RunFolder(tmp_path / "out", {"seed": 2})
     RunFolder(tmp_path / "out", {"seed": 1}).close()
+
+
+def test_a_training_is_of_its_weights_and_of_what_is_held_back() -> None:
+    def identity(cut: int, weight: float) -> dict[str, Any]:
+        data = DataSet("score", Path("scores.csv"), scale=(1, 5), weight=weight)
+        rows = [Row("score", (Path(f"{k}.png"),), float(k), f"line {k}") for k in range(6)]
+        return identity_of(Config("model", Path("out"), (data,)), [rows[:cut], rows[cut:]], "abc")
+
+    start = identity(4, 1)
+    assert identity(4, 1) == start
+    for other, what in ((identity(3, 1), "data"), (identity(4, 2), "weights")):
+        assert {name for name in start if other[name] != start[name]} == {what}
 
 
 def test_only_whole_checkpoints_count(tmp_path: Path) -> None:

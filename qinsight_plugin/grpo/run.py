@@ -129,16 +129,20 @@ def identity_of(config: Config, rows: Sequence[Sequence[Row]], model: str) -> di
     """What must be the same for a training to go on: model, settings, rows.
 
     Args:
+        rows: of each set, and those held back.
         model: the identity of the checkpoint's files.
     """
     settings = dataclasses.asdict(config)
     digest = hashlib.sha256()
-    for one in (row for own in rows for row in own):
-        pictures = [os.fspath(path.resolve()) for path in one.pictures]
-        digest.update(json.dumps([one.task, pictures, str(one.truth)]).encode())
+    for own in rows:
+        digest.update(f"{len(own)}\n".encode())  # or else the sets would run into each other
+        for one in own:
+            pictures = [os.fspath(path.resolve()) for path in one.pictures]
+            digest.update(json.dumps([one.task, pictures, str(one.truth)]).encode())
     return {
         "model": model,
         "data": digest.hexdigest()[:16],
+        "weights": [one.weight for one in config.data],
         **{name: settings[name] for name in ("train", "lora", "validation", "rewards")},
     }
 
