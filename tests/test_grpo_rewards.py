@@ -24,6 +24,7 @@ from qinsight_plugin.grpo.rewards import (
     threshold,
     well_formed,
 )
+from qinsight_plugin.grpo.validation import figures
 from qinsight_plugin.hookspecs import hookimpl
 from qinsight_plugin.plugins import PluginHost
 from qinsight_plugin.records import DISTORTIONS, SEVERITIES, Distortion
@@ -240,3 +241,15 @@ def test_replies_are_read_as_the_scorer_reads_them(row: Row, reply: str, answer:
     one = attempt_at(row, 0, reply)
     assert one.readable
     assert one.answer == answer
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_perfect_replies_are_worth_as_much_by_several_processes(processes: int) -> None:
+    truths = [1.0, 2.0, 3.0, 4.0]
+    gathered = [
+        rated(mos, mos, k)
+        for place in range(processes)
+        for k, mos in enumerate(truths[place::processes])  # each numbers its own
+    ]
+    found = figures(gathered, judge((BUILT_IN["rank"], 1.0)))
+    assert found["score/reward"] == pytest.approx(1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,13 +52,15 @@ def _replies(model: LanguageModel, held: HeldOut, rows: Sequence[Row]) -> Iterat
 
 
 def figures(attempts: Sequence[Attempt], judge: Judge) -> dict[str, float]:
-    """The figures of one measurement.
+    """The figures of one measurement, of one reply to each row.
 
     `reward`: mean of the weighted sum; and of each task that has rows: `TASK/reward`,
     `TASK/unreadable`, the share of replies that cannot be read; `score/srcc` and `score/plcc` over
     those that can, 0 for a model that says the same of every picture; `degradation/accuracy` for
     class and severity, `degradation/class`; `comparison/accuracy`.
     """
+    # Each process numbered its own from 0.
+    attempts = [replace(one, group=k) for k, one in enumerate(attempts)]
     totals = judge.totals(judge.judge(attempts))
     found = {"reward": float(np.mean(totals))}
     for task in TASKS:
