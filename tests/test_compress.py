@@ -9,6 +9,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image as PILImage
 from PIL import ImageCms, features
 
 import qinsight_plugin
+from qinsight_plugin.compression import study
 from qinsight_plugin.compression.depth import beyond_eight_bits, box_depth
 from qinsight_plugin.compression.judge import Criteria, Judge
 from qinsight_plugin.compression.original import open_original
@@ -525,6 +527,18 @@ def test_priors_learn_from_runs_and_survive_being_written(small: Pixels, tmp_pat
     (tmp_path / "own.json").write_text('{"curves": {}}')
     with pytest.raises(ConfigError, match="no prior curves"):
         load_priors(tmp_path / "own.json")
+
+
+def test_priors_are_learnt_where_the_encoder_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its settings begin above the first of those that are looked at."""
+    spec = SimpleNamespace(quality_factors=range(10, 101))
+    still = SimpleNamespace(name="late", spec=spec)
+    subject = SimpleNamespace(still=still, value=lambda _, factor: factor / 200)
+    monkeypatch.setattr(study, "subjects", lambda *_: [(Path(f"{k}.png"), [subject]) for k in "ab"])
+    curve = study.learn([], ["late"], ProbeCache(None), "two").curve("late", "ssimulacra2")
+    assert curve is not None
+    assert curve.knots.tolist() == [16, 24, 32, 40, 48, 56, 64, 72, 80, 86, 89, 90, 94, 97, 99]
+    assert curve.mean == pytest.approx(curve.knots / 200)
 
 
 def test_an_encoder_that_changes_the_size_is_found_out(small: Pixels) -> None:

@@ -82,16 +82,17 @@ def learn(paths: Sequence[Path], formats: Sequence[str], cache: ProbeCache, corp
         ConfigError: there are fewer than two pictures.
     """
     seen: dict[tuple[str, str], list[list[float]]] = {}
+    knots: dict[str, list[int]] = {}
     for _, row in subjects(paths, formats, cache):
         for subject in row:
-            knots = knots_of(subject)
+            own = knots[subject.still.name] = knots_of(subject)
             for scorer in MEASURES:
-                values = [subject.value(scorer, knot) for knot in knots]
+                values = [subject.value(scorer, knot) for knot in own]
                 seen.setdefault((subject.still.name, scorer), []).append(values)
     if not seen:
         raise ConfigError("no pictures to learn from: name a folder of photographs")
     curves = {
-        (name, scorer): Curve.learn(KNOTS[: len(values[0])], values, *MEASURES[scorer])
+        (name, scorer): Curve.learn(knots[name], values, *MEASURES[scorer])
         for (name, scorer), values in seen.items()
     }
     return Priors(curves, corpus)
