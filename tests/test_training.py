@@ -92,6 +92,14 @@ def test_near_duplicates_across_the_files_own_split_are_left_out() -> None:
     assert parts.test == [13, 14]
 
 
+def test_near_duplicates_of_what_is_drawn_to_measure_on_do_not_calibrate() -> None:
+    """The file names `val` rows and no `test` rows; every `val` row has a double in `train`."""
+    clusters = (*map(str, range(20)), *map(str, range(20)), "x")
+    parts = parts_of(labels_of(41, split=("train",) * 20 + ("val",) * 21, cluster=clusters))
+    assert len(parts.test) == 4
+    assert parts.validation == [40]
+
+
 def test_only_chosen_pictures_are_in_any_part() -> None:
     labels = labels_of(30, split=("train", "test", "val") * 10)
     parts = split(RatedSet(labels, range(12)), toy_recipe(), 0.2)
@@ -113,6 +121,24 @@ def test_the_best_rated_share_stands_in_for_undistorted_pictures() -> None:
     chosen = best_of(RatedSet(labels, range(20)), range(10), 0.2)
     assert chosen == [labels.paths[8], labels.paths[9]]
     assert best_of(RatedSet(labels, range(20)), range(10), 0.0) == []
+    assert best_of(RatedSet(labels, range(20)), range(10), 1.0) == list(labels.paths[:10])
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "taken"),
+    [
+        ({3: 70, 4: 10, 2: 20}, 0.2, 10),  # of the seventy, ten would do
+        ({3: 70, 4: 20, 2: 10}, 0.2, 20),
+        ({5: 30, 1: 70}, 0.2, 0),  # none is better than the thirty
+    ],
+)
+def test_equally_rated_pictures_are_no_more_than_the_share(
+    counts: dict[int, int], share: float, taken: int
+) -> None:
+    mos = tuple(float(value) for value, count in counts.items() for _ in range(count))
+    labels = Labels(tuple(Path(f"{i}.png") for i in range(len(mos))), mos)
+    chosen = best_of(RatedSet(labels, range(len(mos))), range(len(mos)), share)
+    assert chosen == [p for p, m in zip(labels.paths, mos, strict=True) if m == max(mos)][:taken]
 
 
 # What comes of it

@@ -307,17 +307,17 @@ def without(rated: Rated, held: Sequence[Rated]) -> Rated:
 
 
 def best_of(rated: RatedSet, rows: Sequence[int], share: float) -> list[Path]:
-    """The best-rated share of those rows: as good as undistorted, in this domain."""
-    if share <= 0:
-        return []
+    """The best-rated share of those rows: as good as undistorted, in this domain. Fewer where the
+    last of them is rated as the first that is too many: equals are taken together or not at all."""
     mos, paths = rated.labels.mos, rated.labels.paths
-    threshold = float(np.quantile([mos[i] for i in rows], 1 - share))
-    return [paths[i] for i in rows if mos[i] >= threshold]
+    ranked = sorted(rows, key=lambda i: -mos[i])
+    beyond = [mos[i] for i in ranked[round(share * len(rows)) :]]
+    return [paths[i] for i in rows if not beyond or mos[i] > beyond[0]]
 
 
 def split(rated: RatedSet, recipe: Recipe, hold_out: float) -> Parts:
     """The labels' own `test` rows, near-duplicates of the others left out, and their `val` rows,
-    near-duplicates of `train` left out; where they name none, clusters drawn at random.
+    near-duplicates of those two left out; where they name none, clusters drawn at random.
 
     Raises:
         LabelsError: nothing is left to train on.
@@ -335,8 +335,8 @@ def split(rated: RatedSet, recipe: Recipe, hold_out: float) -> Parts:
         train, test = draw_clusters(labels, train, hold_out, rng)
     if rows["val"]:
         names = labels.cluster or ("",) * len(labels.mos)
-        learnt = {names[i] for i in train} - {""}
-        validation = [i for i in rows["val"] if names[i] not in learnt]
+        placed = {names[i] for i in (*train, *test)} - {""}
+        validation = [i for i in rows["val"] if names[i] not in placed]
     else:
         train, validation = draw_clusters(labels, train, recipe.validation, rng)
     if not train:
