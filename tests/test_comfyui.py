@@ -758,6 +758,89 @@ def test_a_server_that_is_down_is_named(host: Host, files: Any, photos: list[Pix
     assert "fill in server" in str(forgotten.error)
 
 
+# The key
+
+
+TRUSTED = "https://mine.example/v1"
+
+
+@pytest.mark.parametrize(
+    ("trusted", "server", "scorer"),
+    [
+        (TRUSTED, TRUSTED, f"remote:{TRUSTED}"),
+        (TRUSTED, "https://Mine.example:443", "remote:https://Mine.example:443"),
+        (TRUSTED, f" {TRUSTED}/?model=m ", f"remote:{TRUSTED}/?model=m"),
+        (None, TRUSTED, f"remote:{TRUSTED}?key=no"),
+        ("", TRUSTED, f"remote:{TRUSTED}?key=no"),
+        ("https://[", TRUSTED, f"remote:{TRUSTED}?key=no"),
+        (TRUSTED, "http://mine.example/v1", "remote:http://mine.example/v1?key=no"),
+        (TRUSTED, "https://mine.example:8443", "remote:https://mine.example:8443?key=no"),
+        (TRUSTED, "https://theirs.example?model=m", "remote:https://theirs.example?model=m&key=no"),
+        (TRUSTED, "https://theirs.example/?", "remote:https://theirs.example/?key=no"),
+        (TRUSTED, f"https://theirs.example/{TRUSTED}", None),
+        (TRUSTED, "https://mine.example.theirs.example/v1", None),
+        (TRUSTED, "https://mine.example@theirs.example/v1", None),
+        (TRUSTED, "https://[", None),
+    ],
+)
+def test_only_the_server_of_the_environment_variable_is_shown_the_key(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trusted: str | None,
+    server: str,
+    scorer: str | None,
+) -> None:
+    monkeypatch.delenv("QINSIGHT_API_SERVER", raising=False)
+    if trusted is not None:
+        monkeypatch.setenv("QINSIGHT_API_SERVER", trusted)
+    host = Harness(tmp_path, PACKS)
+    with host.imported():
+        for name in ("scorer_of", "reasoner_of"):
+            expected = f"remote:{server}?key=no" if scorer is None else scorer
+            assert host.part("models", name)("remote", server) == expected
+
+
+@pytest.mark.parametrize("ending", ["", "?model=m", "?key=yes", "?%6bey=yes", "?model=m&key=1"])
+def test_a_workflow_from_elsewhere_gets_no_key(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: Any,
+    photos: list[Pixels],
+    serve: Serve,
+    ending: str,
+) -> None:
+    """Nor where the address is wrong, and another is tried."""
+    theirs, mine = serve(lambda _: Reply({}, 404)), serve(as_q_insight)
+    monkeypatch.setenv("QINSIGHT_API_KEY", "SECRET")
+    monkeypatch.setenv("QINSIGHT_API_SERVER", mine.url)
+    host, tensors = Harness(tmp_path, PACKS), files(as_tensor(photos[0]))
+    for node in ("QInsightExplain", "QInsightScore"):
+        url = theirs.url + ending
+        run = host.run(graph(tensors, node, 0, model="remote", server=url))
+        assert run.status == "error"
+        assert host.run(graph(tensors, node, 0, model="remote", server=mine.url)).error is None
+    assert not any("Authorization" in asked.headers for asked in theirs.asked)
+    if "key" not in ending and "%" not in ending:
+        assert {asked.path.rpartition("/v1")[0] for asked in theirs.asked} == {"", "/v1"}
+    assert {asked.headers["Authorization"] for asked in mine.asked} == {"Bearer SECRET"}
+
+
+def test_who_wants_a_key_and_is_shown_none_is_named_with_both_variables(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: Any,
+    photos: list[Pixels],
+    serve: Serve,
+) -> None:
+    monkeypatch.setenv("QINSIGHT_API_KEY", "SECRET")
+    monkeypatch.delenv("QINSIGHT_API_SERVER", raising=False)
+    url = serve(lambda _: Reply({}, 401)).url
+    prompt = graph(files(as_tensor(photos[0])), "QInsightScore", 0, model="remote", server=url)
+    error = str(Harness(tmp_path, PACKS).run(prompt).error)
+    assert "QINSIGHT_API_KEY" in error
+    assert "QINSIGHT_API_SERVER" in error
+
+
 # Installing
 
 

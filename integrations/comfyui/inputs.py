@@ -42,7 +42,8 @@ def server_input() -> Any:
         optional=True,
         tooltip="For model remote: the address of an OpenAI-style server, such as "
         "http://host:8000/v1. Pictures are sent there. Its key comes from the environment "
-        "variable QINSIGHT_API_KEY, and never from a workflow.",
+        "variable QINSIGHT_API_KEY, and never from a workflow; only the server that "
+        "QINSIGHT_API_SERVER names is shown it.",
     )
 
 

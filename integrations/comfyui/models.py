@@ -7,8 +7,10 @@ that a workflow from elsewhere can name no other file; ComfyUI 0.3 does not see 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import folder_paths
 
@@ -18,6 +20,9 @@ FOLDER = "iqa"
 SHIPPED = ("student", "student:int8")
 REMOTE = "remote"
 LOCAL = "reasoning"
+SERVER_VARIABLE = "QINSIGHT_API_SERVER"
+"""Environment variable: the address of the only server that is shown the key."""
+
 NO_POLICY = "none: use the threshold"
 
 
@@ -85,12 +90,31 @@ def require_listed(choice: str, menu: Sequence[str]) -> None:
 
 
 def remote_of(server: str) -> str:
+    """The scorer at that address; a workflow's author has no claim to the user's key."""
     if not server.strip():
         raise ConfigError(
             "the model 'remote' needs the address of a server: fill in server, such as "
             "http://host:8000/v1"
         )
-    return f"{REMOTE}:{server.strip()}"
+    address, _, settings = server.strip().partition("?")
+    if not is_trusted(address):
+        settings = f"{settings}&key=no".lstrip("&")
+    return f"{REMOTE}:{address}" + (f"?{settings}" if settings else "")
+
+
+def is_trusted(address: str) -> bool:
+    """Whether it is on the server that QINSIGHT_API_SERVER names."""
+    try:
+        return origin_of(address) == origin_of(os.environ[SERVER_VARIABLE])
+    except (KeyError, ValueError):
+        return False
+
+
+def origin_of(address: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port."""
+    parts = urlsplit(address.strip())
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or usual
 
 
 def policy_path(policy: str) -> str | None:

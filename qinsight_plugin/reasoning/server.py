@@ -181,6 +181,8 @@ class Server:
         answered = f"{self.url} answered {self._told(response)}"
         if status in (401, 403):
             advice = f"set the environment variable {KEY_VARIABLE} to a key that it accepts"
+            if not self._key:
+                advice += ", and for ComfyUI QINSIGHT_API_SERVER to the server's address"
             raise NoUse(ScorerError(f"{answered}: {advice}"))
         if status == 404:
             longer = f"{self.url}/v1"

@@ -24,6 +24,7 @@ class Serving:
 
     Attributes:
         model: the server's name for the model; None takes the only one that it lists.
+        key: whether the server is shown the key in QINSIGHT_API_KEY.
     """
 
     model: str | None = None
@@ -31,6 +32,7 @@ class Serving:
     timeout: float = 120.0
     attempts: int = 5
     deadline: float = 600.0
+    key: bool = True
 
 
 def load(argument: str) -> ReasoningScorer:
@@ -57,6 +59,7 @@ def open_model(argument: str) -> tuple[RemoteModel, Asking]:
         timeout=serving.timeout,
         attempts=serving.attempts,
         deadline=serving.deadline,
+        key=None if serving.key else "",
     )
     return model, asking
 
