@@ -998,8 +998,9 @@ def test_the_registry_is_told_the_truth() -> None:
     text = (PACK / "pyproject.toml").read_text("utf-8")
     told = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli").loads(text)
     assert told["project"]["version"] == qi.__version__
-    assert told["project"]["dependencies"] == ["qinsight-plugin[cpu]"]
-    assert (PACK / "requirements.txt").read_text("utf-8").split() == ["qinsight-plugin[cpu]"]
+    needed = ["qinsight-plugin[cpu]>=0.1,<0.2"]  # whose modules it uses
+    assert told["project"]["dependencies"] == needed
+    assert (PACK / "requirements.txt").read_text("utf-8").split() == needed
     assert "comfyui" not in told["project"]["name"].lower()
     assert told["tool"]["comfy"]["requires-comfyui"] == ">=0.3.64"
 
