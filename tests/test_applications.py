@@ -135,6 +135,19 @@ def test_a_celery_worker_gates_in_the_background(tmp_path: Path) -> None:
     assert rows[2]["error_type"] == "ImageDecodeError"
 
 
+def test_the_queue_of_the_celery_example_is_the_users_own(tmp_path: Path) -> None:
+    pytest.importorskip("celery")
+    env = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    env.pop("QINSIGHT_QUEUE", None)
+    code = f"from {MODULE}.celery.example import folder; print(folder)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    queue = Path(done.stdout.strip())
+    assert queue == tmp_path / ".cache" / "qinsight" / "queue"
+    assert queue.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_django_validator_is_kept_by_migrations(tmp_path: Path) -> None:
     pytest.importorskip("django")
     from django.db.migrations.writer import MigrationWriter

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from celery import Celery
 
 from . import gate_picture
 
-folder = Path(os.environ.get("QINSIGHT_QUEUE", Path(tempfile.gettempdir()) / "qinsight-queue"))
+# Nobody else may write into it: who can queue a task has the worker read what file they like.
+usual = Path.home() / ".cache" / "qinsight" / "queue"
+folder = Path(os.environ.get("QINSIGHT_QUEUE", usual))
+folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 for name in ("messages", "results", "control"):
-    (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name).mkdir(exist_ok=True)
 messages = str(folder / "messages")
 app = Celery(
     broker="filesystem://",
