@@ -104,6 +104,20 @@ def test_nine_in_ten_ratings_lie_in_the_interval_of_ninety_percent(
     assert inside.mean() == pytest.approx(0.9, abs=0.06)
 
 
+@pytest.mark.parametrize(("error", "factor"), [(0.5, 1.0), (1.5, 1.5)])
+def test_errors_on_pictures_that_were_trained_on_do_not_narrow_the_spread(
+    cache: StemCache, student: Student, error: float, factor: float
+) -> None:
+    """Errors in turn to either side, so that gain and offset stay about as they are."""
+    scores, spread = predict(student, cache, rated(cache, np.full(PICTURES, 3.0)))
+    turns = np.where(np.arange(2 * PICTURES) < PICTURES, error, -error)
+    seen = rated(cache, np.tile(scores, 2) + turns * np.tile(spread, 2))
+    calibrate(student, cache, seen, unseen=False)
+    _, after = predict(student, cache, seen)
+    expected = np.clip(factor * spread, *SPREAD_RANGE)
+    assert after[:PICTURES] == pytest.approx(expected, rel=0.02)
+
+
 def test_ratings_that_contradict_the_order_do_not_turn_it(
     cache: StemCache, student: Student
 ) -> None:

@@ -45,12 +45,16 @@ def score_all(student: AnyStudent, cache: Cache[Any], rated: Rated) -> Vector:
     return torch.cat([outputs_of(h).score for h in heads]).numpy()
 
 
-def calibrate(student: AnyStudent, cache: Cache[Any], rated: Rated) -> None:
-    """Fit gain and offset of the score, then a factor of the spread, to held-back ratings.
+def calibrate(student: AnyStudent, cache: Cache[Any], rated: Rated, *, unseen: bool = True) -> None:
+    """Fit gain and offset of the score, then a factor of the spread, to ratings.
 
     A drawn-in scale is what averaging and regularising leave behind; order is not changed. What was
     learnt on the training pictures is too sure of itself on others: the factor is the most likely
     one for the errors seen here.
+
+    Args:
+        unseen: whether all of the pictures were held back. Errors on pictures that were trained on
+            are too small to narrow the spread by: then it is widened, or stays.
     """
     predicted, spread = predict(student, cache, rated)
     z, mos = logit(torch.from_numpy(predicted)), torch.from_numpy(rated.mos)
@@ -66,7 +70,8 @@ def calibrate(student: AnyStudent, cache: Cache[Any], rated: Rated) -> None:
         student.heads.recalibrate(gain, offset)
         predicted = mapped().detach().numpy()
     errors = (predicted - rated.mos) / spread
-    student.heads.widen(math.sqrt(float((errors**2).mean()) + 1e-6))
+    factor = math.sqrt(float((errors**2).mean()) + 1e-6)
+    student.heads.widen(factor if unseen else max(1.0, factor))
 
 
 def minimise(parameters: Tensor, loss: Callable[[], Tensor]) -> None:

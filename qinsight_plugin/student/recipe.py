@@ -58,7 +58,8 @@ class Recipe:
             rest, for the score's head and the naming head; see `settle`.
         ladder_margin: MOS by which a rung must score under the one before it.
         good: share of the rated pictures, the best, of which families are made too.
-        validation: share of the training clusters held back for calibration.
+        validation: share of the training clusters held back for calibration. Where these are too
+            few pictures, those trained on calibrate too, and the spread is not narrowed.
         checkpoint_seconds: a kill loses at most so much training.
         bfloat16: whether convolutions are computed in half precision: half the time on processors
             that have it (AVX512-BF16, AMX), longer with AVX-512 alone; without that too, float32.
