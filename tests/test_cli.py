@@ -24,7 +24,7 @@ from qinsight_plugin.cli.inputs import Input, expand
 from qinsight_plugin.cli.main import cli, main
 from qinsight_plugin.cli.score_command import add_map
 from qinsight_plugin.comparing import preference
-from qinsight_plugin.errors import ImageUnreadableError
+from qinsight_plugin.errors import ImageUnreadableError, MissingExtraError
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.records import Report, Score
 
@@ -517,3 +517,20 @@ def test_a_terminal_sees_a_progress_bar_and_a_file_none(folder: Path, tmp_path: 
     assert "Scoring" in seen
     assert "100%" in seen
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ("video", ("ladder", "nothing.mp4")),
+        ("watch", ("watch", "nothing.mp4")),
+        ("eval", ("eval-compress", "nothing", "--floors", "wrong")),
+    ],
+)
+def test_a_plot_that_cannot_be_drawn_is_known_before_any_work(
+    extra: str, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = CliRunner().invoke(cli, [*command, "--plot", "plot.png"])
+    assert isinstance(done.exception, MissingExtraError), done.output
+    assert (done.exception.name, done.exception.extra) == ("matplotlib", extra)

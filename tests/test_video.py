@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import skimage.data
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
+from qinsight_plugin.cli.main import cli
 from qinsight_plugin.compression.presets import Preset
 from qinsight_plugin.encoders import videos
 from qinsight_plugin.encoders.videos import find_ffmpeg
@@ -370,6 +372,19 @@ def test_a_ladder(qinsight: Run, clip: Path, tmp_path: Path) -> None:
     bands = [int(band) for band in re.findall(r":BANDWIDTH=(\d+)", text)]
     assert bands == sorted(bands)
     assert qinsight("ladder", clip, *arguments, "--hls", hls).returncode == 2  # it is there
+
+
+def test_a_playlist_is_written_even_where_the_plot_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip, low = Clip(Path("a.mp4"), 640, 360, Fraction(25), 10.0, 1e6), rendition(90, 50)
+    made = Ladder(clip, "x264", "ssimulacra2", (low,), (low,), (Rung(100, low),))
+    monkeypatch.setattr("qinsight_plugin.video.ladder.make_ladder", lambda *_, **__: made)
+    hls, plot = tmp_path / "master.m3u8", tmp_path / "no folder" / "plot.png"
+    done = CliRunner().invoke(cli, ["ladder", "a.mp4", "--hls", str(hls), "--plot", str(plot)])
+    assert isinstance(done.exception, ConfigError)
+    assert "cannot be written" in str(done.exception)
+    assert hls.read_text().startswith("#EXTM3U\n")
 
 
 def test_a_playlist_lists_each_rendition_once() -> None:

@@ -67,11 +67,14 @@ def command(
       qinsight eval-compress kodak/ --brute 4
       qinsight eval-compress CID22-512/training/ --learn priors.json --corpus "CID22-512, training"
     """
+    from qinsight_plugin._imports import require
     from qinsight_plugin.cli.ladder_command import numbers
     from qinsight_plugin.compression.priors import SHIPPED, load_priors
     from qinsight_plugin.compression.study import learn as learn_priors
     from qinsight_plugin.search.probes import ProbeCache
 
+    if plot is not None:
+        require("matplotlib", package="matplotlib", extra="eval", purpose="drawing what was chosen")
     least = numbers(floors, "--floors")
     files = [Path(item.path) for item in expand(paths) if item.error is None]
     names = [name.strip() for name in formats.split(",")]

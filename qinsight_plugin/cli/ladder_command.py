@@ -53,8 +53,11 @@ def command(
       qinsight ladder clip.mp4 --plot ladder.png --hls master.m3u8
       qinsight ladder clip.mp4 --codec svt-av1 --bandwidths 500,1000,2000
     """
+    from qinsight_plugin._imports import require
     from qinsight_plugin.video.ladder import make_ladder, playlist
 
+    if plot is not None:
+        require("matplotlib", package="matplotlib", extra="video", purpose="drawing a ladder")
     made = make_ladder(
         clip,
         numbers(bandwidths, "--bandwidths"),
@@ -63,10 +66,6 @@ def command(
         scorer=scorer,
     )
     click.echo(document(made) if as_json else table(made))
-    if plot is not None:
-        from qinsight_plugin.video.ladder_plot import draw
-
-        draw(made, plot)
     if hls is not None:
         from qinsight_plugin.sorting import write_into
 
@@ -74,6 +73,10 @@ def command(
             write_into(playlist(made).encode(), hls)
         except FileExistsError:
             raise click.UsageError(f"{hls} is there already: choose another name.") from None
+    if plot is not None:
+        from qinsight_plugin.video.ladder_plot import draw
+
+        draw(made, plot)
     return 0
 
 

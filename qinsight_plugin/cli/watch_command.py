@@ -82,12 +82,15 @@ def command(source: str, scorer: str, **options: Any) -> int:
       qinsight watch rtsp://camera/1 --policy policy.toml --for 5 --metrics 9108 --jsonl log.jsonl
       qinsight watch 0 --budget 0.3
     """
+    from qinsight_plugin._imports import require
     from qinsight_plugin.cli.main import EXIT_REJECTED
     from qinsight_plugin.watch.feeds import open_feed
     from qinsight_plugin.watch.metrics import Metrics
     from qinsight_plugin.watch.timeline import Timeline
     from qinsight_plugin.watch.watching import watch
 
+    if options["plot"] is not None:
+        require("matplotlib", package="matplotlib", extra="watch", purpose="drawing a timeline")
     policy = make_policy(**options)
     feed = open_feed(source)
     samples = watch(
