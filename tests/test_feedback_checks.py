@@ -143,6 +143,22 @@ def test_a_bias_is_named_with_its_interval_and_chance_is_not() -> None:
     assert lab.bias == pytest.approx(1.0, abs=0.1)
 
 
+def test_a_teams_ratings_of_one_picture_are_no_independent_witnesses_of_a_bias() -> None:
+    """They share the score's error: 12 people's ratings of 10 pictures are 10 observations."""
+    labels, looks = labelled()
+    rng = np.random.default_rng(0)
+    scores = [Score(mos + 0.5 * rng.normal()) for mos in labels.mos]
+    people = [12] * 9 + [3]
+    ratings = [(k, labels.mos[k] + 0.3 * rng.normal()) for k in range(10) for _ in range(people[k])]
+    parts = check(labels, looks, scores, teams={"lab": ratings[::-1]}).biases
+    (lab,) = (bias for bias in parts if bias.part == "team lab")
+    off = [scores[k].value - np.mean([r for own, r in ratings if own == k]) for k in range(10)]
+    interval = ttest_1samp(off, 0).confidence_interval(0.95)
+    assert lab.n == 10
+    assert sorted(lab.pictures) == list(range(10))
+    assert (lab.low, lab.bias, lab.high) == pytest.approx((interval[0], np.mean(off), interval[1]))
+
+
 def test_kinds_of_picture_without_a_label_are_found() -> None:
     features, owners = kinds([20, 20, 20, 20])
     looks = Looks(features, (np.zeros((32, 32)),) * 80)

@@ -48,7 +48,8 @@ class Bias:
 
     Attributes:
         part: what they have in common.
-        n: pictures, or ratings where parts are teams of raters.
+        n: pictures. A team's ratings of one picture are averaged first, as they share the score's
+            error.
         bias: mean of score minus rating, in MOS; `low` and `high` its 95 % t interval.
         sure: whether it is beyond chance, all parts considered (Holm 1979, at 5 %).
         pictures: of the part, by index.
@@ -191,7 +192,14 @@ def _biases(
     for number, rows_of in enumerate(content, 1):
         parts.append((f"content {number}", [(k, off[k]) for k in rows_of if k in off]))
     for team, ratings in sorted(teams.items()):
-        values = [(k, s.value - r) for k, r in ratings if (s := scores[k]) is not None]
+        own: dict[int, list[float]] = {}
+        for k, rating in ratings:
+            own.setdefault(k, []).append(rating)
+        values = [
+            (k, score.value - float(np.mean(said)))
+            for k, said in own.items()
+            if (score := scores[k]) is not None
+        ]
         parts.append((f"team {team}", values))
     parts = [(name, own) for name, own in parts if len(own) >= LEAST_IN_GROUP]
     return _tested(parts)
