@@ -253,6 +253,28 @@ def test_what_is_no_answer_is_refused(client: TestClient, store: Store) -> None:
     assert store.answers() == []
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("seconds", "NaN"), ("seconds", "Infinity"), ("question", str(10**23)), ("question", "-1")],
+)
+def test_numbers_that_cannot_be_kept_are_refused(
+    client: TestClient, store: Store, key: str, text: str
+) -> None:
+    token = store.rater("ann").token
+    number = client.post(f"/api/{token}/open", json={"window": "w"}).json()["questions"][0][
+        "number"
+    ]
+    fields = {"window": '"w"', "question": str(number), "value": "3", "seconds": "1.0", key: text}
+    body = "{" + ", ".join(f'"{name}": {value}' for name, value in fields.items()) + "}"
+    reply = client.post(
+        f"/api/{token}/answer", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert reply.status_code == 422
+    assert client.get(f"/picture/{token}/{10**23}/0").status_code == 422
+    assert client.get(f"/adjusted/{token}/{10**23}?value=0").status_code == 422
+    assert store.answers() == []
+
+
 def test_a_picture_that_changed_while_it_was_shown_is_not_served(
     client: TestClient, store: Store, folder: Path
 ) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, FiniteFloat
 
 from qinsight_plugin.errors import ConfigError, ImageError, MissingExtraError
 from qinsight_plugin.feedback.adjustments import adjustment
@@ -30,13 +31,17 @@ _FRESH = {"Cache-Control": "no-cache"}
 _POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
 
 
+Number: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
+"""A question's, as SQLite can hold it."""
+
+
 class Given(BaseModel):
     """An answer as the page sends it; again and again, until it is told that it was kept."""
 
     window: str
-    question: int
+    question: Number
     value: Any
-    seconds: float
+    seconds: FiniteFloat
 
 
 class Opened(BaseModel):
@@ -108,6 +113,12 @@ def make_app(asker: Asker) -> FastAPI:
     def not_kept(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 507)
 
+    @app.exception_handler(RequestValidationError)
+    def not_read(_: Request, error: RequestValidationError) -> JSONResponse:
+        # FastAPI's own handler repeats the input, and fails where that is no JSON, as NaN is not.
+        told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        return JSONResponse({"detail": "; ".join(told)}, 422)
+
     @app.exception_handler(ImageError)
     @app.exception_handler(MissingExtraError)
     def not_shown(_: Request, error: Exception) -> JSONResponse:
@@ -154,12 +165,12 @@ def make_app(asker: Asker) -> FastAPI:
         return state(rater)
 
     @app.get("/picture/{token}/{number}/{index}")
-    def picture(token: str, number: int, index: int) -> Response:
+    def picture(token: str, number: Number, index: int) -> Response:
         served = serve(shown_file(rater_of(token), number, index))
         return Response(served.data, media_type=served.media_type, headers=_KEPT)
 
     @app.get("/adjusted/{token}/{number}")
-    def adjusted(token: str, number: int, value: float) -> Response:
+    def adjusted(token: str, number: Number, value: float) -> Response:
         rater = rater_of(token)
         question = own_question(rater, number)
         file = shown_file(rater, number, 0)
