@@ -26,7 +26,15 @@ from qinsight_plugin.feedback.comparisons import Comparison, Latent, latent_scal
 from qinsight_plugin.feedback.gathering import export, gather
 from qinsight_plugin.feedback.joining import join
 from qinsight_plugin.feedback.judgements import Judgement
-from qinsight_plugin.feedback.mos import Mos, Opinions, run_model, scale, suited_model, tabulate
+from qinsight_plugin.feedback.mos import (
+    Model,
+    Mos,
+    Opinions,
+    run_model,
+    scale,
+    suited_model,
+    tabulate,
+)
 from qinsight_plugin.feedback.outputs import write_labels, write_pairs, write_severities
 from qinsight_plugin.feedback.raters import report
 from qinsight_plugin.labels import read_labels
@@ -107,6 +115,25 @@ def test_bt500_rejects_whom_its_annex_rejects() -> None:
         n for n, o in zip(table.raters, out, strict=True) if o
     }
     assert out.any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["bt500", "p913"])
+def test_whoever_is_rejected_counts_no_more(model: Model) -> None:
+    """12 people, two of them at random; by P.913, clause 12.4, less each one's mean difference."""
+    rng = np.random.default_rng(3)
+    truth = rng.uniform(2, 4, 60)
+    steady = truth[:, None] + np.linspace(-0.3, 0.3, 10) + 0.3 * rng.normal(size=(60, 10))
+    x: np.ndarray = np.clip(np.round(np.hstack([steady, rng.uniform(0.5, 5.5, (60, 2))])), 1, 5)
+    names = tuple(f"r{k:02}" for k in range(12))
+    found = scale(Opinions(tuple(f"{k}" for k in range(60)), names, x[:, :, None]), model)
+    assert found.rejected == names[10:]
+    if model == "p913":
+        x = x - (x - x.mean(1, keepdims=True)).mean(0)
+    spread = x[:, :10].std(1, ddof=1)
+    assert found.count.tolist() == [10] * 60
+    assert found.spread == pytest.approx(spread)
+    assert found.error == pytest.approx(np.maximum(spread, 12**-0.5) / 10**0.5)
 
 
 @pytest.mark.slow
@@ -195,6 +222,32 @@ def test_a_tie_says_that_two_are_alike_and_no_more_than_an_answer_does() -> None
     assert two.mean[0] < one.mean[0]
     plain = choix.ep_pairwise(2, [(0, 1)], 0.25, "probit")[0]
     assert one.mean == pytest.approx(plain)
+
+
+def test_a_tie_moves_no_picture_that_has_nothing_to_do_with_it() -> None:
+    """What three wins make of two pictures is asked of numerical integration."""
+    wins: list[Comparison] = [(0, 1, 1.0)] * 3
+    latent = latent_scale(4, [*wins, (2, 3, 0.5)])
+    apart = np.linspace(-30, 30, 60_001)
+    density = norm.pdf(apart, 0, 8**0.5) * norm.cdf(apart) ** 3
+    expected = (apart * density).sum() / density.sum()
+    assert expected == pytest.approx(2.7, abs=0.02)
+    assert latent.mean[0] - latent.mean[1] == pytest.approx(expected, abs=0.02)
+    assert latent.mean[2:] == pytest.approx([0, 0], abs=1e-3)
+
+
+@pytest.mark.parametrize(("wins", "ties"), [(0, 1), (0, 8), (1, 1), (3, 1), (8, 2)])
+def test_a_tie_is_half_an_answer_each_way(wins: int, ties: int) -> None:
+    """Numerical integration of the posterior of the difference between two pictures."""
+    latent = latent_scale(2, [(0, 1, 1.0)] * wins + [(0, 1, 0.5)] * ties)
+    apart = np.linspace(-30, 30, 60_001)
+    both = norm.logcdf(apart) + norm.logcdf(-apart)
+    density = norm.pdf(apart, 0, 8**0.5) * np.exp(wins * norm.logcdf(apart) + ties * both / 2)
+    density /= density.sum()
+    mean = (apart * density).sum()
+    deviation = ((apart - mean) ** 2 * density).sum() ** 0.5
+    assert latent.mean[0] - latent.mean[1] == pytest.approx(mean, abs=0.15)
+    assert latent.variance()[0, 1] ** 0.5 == pytest.approx(deviation, rel=0.06)
 
 
 @pytest.mark.slow
@@ -375,6 +428,30 @@ def test_what_is_written_is_what_fit_and_grpo_read(tmp_path: Path) -> None:
     with (tmp_path / "severities.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert (row["distortion"], row["severity"]) == ("blur", "obvious")
+
+
+def test_nothing_is_wrong_only_where_everything_was_asked_about(tmp_path: Path) -> None:
+    def said(picture: str, **words: str) -> list[Judgement]:
+        return [
+            Judgement(f"r{k}", "severity", (picture,), word, about={"distortion": name})
+            for name, both in words.items()
+            for k, word in enumerate(both.split())
+        ]
+
+    judgements = [
+        *said("asked-of-blur.png", blur="none"),
+        *said("clean.png", blur="none", noise="none", compression="none", darken="none none"),
+        *said("halves.png", blur="none slight"),
+        *said("median.png", blur="none none serious", noise="moderate"),
+    ]
+    target = tmp_path / "severities.csv"
+    assert write_severities(judgements, tmp_path, target) == 3
+    assert target.read_text().splitlines() == [
+        "path,distortion,severity",
+        "clean.png,null,null",
+        "halves.png,blur,slight",
+        "median.png,noise,moderate",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json"])

@@ -51,8 +51,9 @@ def latent_scale(
 ) -> Latent:
     """The posterior over `count` pictures' qualities.
 
-    "The same" counts as half an answer each way. For that every answer is counted twice, and the
-    prior too; the covariance, half of what it should be then, is doubled.
+    "The same" counts as half an answer each way: the posterior is the geometric mean of the one
+    without such answers and the one where each counts as a whole answer each way, and of normal
+    distributions' logarithms the mean is that of their precisions, and of these times means.
 
     Raises:
         LabelsError: the posterior is not found.
@@ -60,30 +61,28 @@ def latent_scale(
     """
     choix = require("choix", package="choix", extra="label", purpose="scaling pairs")
     given = list(comparisons)
-    precision = deviation**-2
-    halved = any(better == 0.5 for *_, better in given)
-    data = [pair for one in given for pair in _wins(one, 2 if halved else 1)]
-    if not data:
-        return Latent(np.zeros(count), np.eye(count) * deviation**2)
-    weight = 2 if halved else 1
-    try:
-        with _repeatable():
-            mean, covariance = choix.ep_pairwise(
-                count, data, precision * weight, "probit", max_iter=1000
-            )
-    except RuntimeError as error:
-        raise LabelsError(
-            f"pairs: no scale is found for them ({error}): look for bad answers"
-        ) from error
-    return Latent(mean, covariance * weight)
+    won = [(a, b) if better == 1.0 else (b, a) for a, b, better in given if better != 0.5]
+    tied = [pair for a, b, better in given if better == 0.5 for pair in ((a, b), (b, a))]
 
+    def posterior(wins: Sequence[tuple[int, int]]) -> Latent:
+        try:
+            with _repeatable():
+                return Latent(
+                    *choix.ep_pairwise(count, wins, deviation**-2, "probit", max_iter=1000)
+                )
+        except RuntimeError as error:
+            raise LabelsError(
+                f"pairs: no scale is found for them ({error}): look for bad answers"
+            ) from error
 
-def _wins(one: Comparison, times: int) -> list[tuple[int, int]]:
-    """Winner before loser."""
-    first, second, better = one
-    if better == 0.5:
-        return [(first, second), (second, first)]
-    return [(first, second) if better == 1.0 else (second, first)] * times
+    without = posterior(won)
+    if not tied:
+        return without
+    both = posterior(won + tied)
+    first, second = (np.linalg.inv(one.covariance) for one in (without, both))
+    covariance = np.asarray(np.linalg.inv((first + second) / 2), np.float64)
+    shift = (first @ without.mean + second @ both.mean) / 2
+    return Latent(covariance @ shift, covariance)
 
 
 @contextmanager

@@ -138,7 +138,9 @@ def scale(opinions: Opinions, model: Model) -> Mos:
         raise LabelsError(
             f"ratings: the model {model} leaves none of {first_few(lost)}: take --model mean"
         )
-    flat = opinions.ratings.reshape(len(opinions.pictures), -1)
+    # sureal's own are less what it rejects and, by p913, less biases: its means are of those.
+    kept = result.get("raw_scores", opinions.ratings)
+    flat = np.asarray(kept, np.float64).reshape(len(opinions.pictures), -1)
     count = (~np.isnan(flat)).sum(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of one rating: there is no deviation

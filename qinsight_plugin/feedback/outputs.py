@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.feedback.joining import Joined
 from qinsight_plugin.feedback.judgements import Gathered, Judgement
 from qinsight_plugin.feedback.questions import LEVELS
+from qinsight_plugin.records import DISTORTIONS
 from qinsight_plugin.sorting import write_into
 
 NORMAL_95 = 1.959964
@@ -83,7 +85,9 @@ def write_pairs(judgements: Sequence[Judgement], folder: Path, target: Path) -> 
 
 def write_severities(judgements: Sequence[Judgement], folder: Path, target: Path) -> int:
     """One row a picture: path, distortion, severity, as `train grpo` reads its task degradation:
-    of each distortion the median of what was said, and of a picture's distortions the worst."""
+    of each distortion the median of what was said, halves rounded up, and of a picture's
+    distortions the worst. That nothing is wrong is known only of a picture about which all of
+    `DISTORTIONS` were asked; others without a finding are left out."""
     said: dict[str, dict[str, list[int]]] = {}
     for one in judgements:
         if one.kind == "severity" and one.role != "golden":
@@ -91,9 +95,11 @@ def write_severities(judgements: Sequence[Judgement], folder: Path, target: Path
             own.setdefault(one.about["distortion"], []).append(LEVELS.index(one.value))
     rows = []
     for path, by_name in sorted(said.items()):
-        levels = {name: int(np.median(own)) for name, own in by_name.items()}
+        levels = {name: math.floor(np.median(own) + 0.5) for name, own in by_name.items()}
         worst = max(levels, key=lambda name: levels[name])
         level = levels[worst]
+        if not level and not levels.keys() >= set(DISTORTIONS):
+            continue
         words = [worst, LEVELS[level]] if level else ["null", "null"]
         rows.append([name_from(target, folder / path), *words])
     _write(target, ["path", "distortion", "severity"], rows)
