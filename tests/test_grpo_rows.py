@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,6 +169,41 @@ def test_what_is_held_back_is_drawn_by_clusters_and_always_the_same(folder: Path
     assert len(rows.held) == 3
     assert len({int(row.pictures[0].stem) // 3 for row in rows.held}) == 1
     assert read_rows(config) == rows
+
+
+def pairs(folder: Path, named: Sequence[tuple[int, int]]) -> DataSet:
+    path = folder / "pairs.csv"
+    path.write_text("a,b,better\n" + "".join(f"{a}.png,{b}.png,a\n" for a, b in named))
+    return DataSet("comparison", path)
+
+
+def test_a_pair_held_back_shows_no_picture_that_is_trained_on(folder: Path) -> None:
+    every = list(itertools.combinations(range(12), 2))
+    config = config_of(pairs(folder, every), share=0.2, metric="accuracy")
+    rows = read_rows(config)
+    trained, held = (
+        {path for row in part for path in row.pictures} for part in (rows.train[0], rows.held)
+    )
+    assert not trained & held
+    assert len(rows.held) == pytest.approx(0.2 * 66, abs=3)
+    assert rows.left_out == 66 - len(rows.held) - len(rows.train[0]) > 0
+    assert read_rows(config) == rows
+
+
+def test_no_pair_is_left_out_where_none_share_a_picture(folder: Path) -> None:
+    rows = read_rows(config_of(pairs(folder, [(k, k + 1) for k in range(0, 12, 2)]), share=0.34))
+    assert (len(rows.train[0]), len(rows.held), rows.left_out) == (4, 2, 0)
+
+
+def test_pairs_show_no_rated_picture_of_the_other_side(folder: Path) -> None:
+    """Of all the pairs with the one picture held back, none is held back whole."""
+    rated = scores(folder, [f"{k}.png,{1 + k / 3},," for k in range(12)])
+    every = list(itertools.combinations(range(12), 2))
+    config = config_of(rated, pairs(folder, every), share=0.1, metric="accuracy")
+    rows = read_rows(config)
+    assert (len(rows.held), len(rows.train[1]), rows.left_out) == (1, 55, 11)
+    with pytest.raises(ConfigError, match=r"nothing but scores is held back, .*; 11 are left out"):
+        check_enough(rows, config)
 
 
 def test_a_picture_of_two_tasks_is_on_one_side(folder: Path) -> None:

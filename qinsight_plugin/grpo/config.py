@@ -120,8 +120,9 @@ class Validation:
     """The table `[validation]`.
 
     Attributes:
-        share: of each set's pictures, held back where its labels have no split; near-duplicates
-            (`dup_group`) stay on one side.
+        share: of each set's rows, held back where its labels have no split; near-duplicates
+            (`dup_group`) stay on one side, as does a picture of several rows or sets. Pairs of one
+            picture that is held back and one that is not are left out.
         every: optimiser steps between two measurements, and between two checkpoints.
         rows: most rows of a task that are asked about each time.
         metric: by which the best checkpoint is kept: "srcc", "plcc" or "accuracy".

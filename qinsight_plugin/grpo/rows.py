@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Rows:
         train: the rows of each set, in the order of the sets.
         held: those that are held back.
         problems: in the order of the files; of what has one, nothing is in `train` and `held`.
-        left_out: how many are in neither, since near-duplicates of them are trained on.
+        left_out: how many are in neither: near-duplicates or pictures of theirs are trained on.
     """
 
     train: tuple[tuple[Asked, ...], ...]
@@ -45,6 +46,7 @@ def read_rows(config: Config) -> Rows:
     problems: list[Problem] = []
     train: list[list[Read]] = []
     apart: list[Read] = []
+    count = 0
     homes: dict[object, tuple[str, str]] = {}
     sides: dict[object, bool] = {}
     for number, one in enumerate(config.data):
@@ -56,6 +58,7 @@ def read_rows(config: Config) -> Rows:
             problems.append(
                 Problem(one.labels.name, f"no row to train on: the task {one.task} is empty")
             )
+        count += len(read)
         train.append(own_train)
         apart += own_held
     learnt = {one.cluster for own in train for one in own} - {""}
@@ -64,7 +67,7 @@ def read_rows(config: Config) -> Rows:
         tuple(tuple(one.asked for one in own) for own in train),
         tuple(_chosen(held, config)),
         tuple(problems),
-        len(apart) - len(held),
+        count - sum(map(len, train)) - len(held),
     )
 
 
@@ -105,34 +108,49 @@ def refuse(problems: Sequence[Problem]) -> None:
 def _split(
     read: Sequence[Read], config: Config, number: int, sides: dict[object, bool]
 ) -> tuple[list[Read], list[Read]]:
-    """Rows to train on, and rows held back; as the labels say, else drawn by clusters.
+    """Rows to train on, and rows held back; as the labels say, else drawn.
 
-    `sides` remembers which clusters are held back: a picture of two sets is on one side.
+    What is drawn is pictures: a pair of one that is held back and one that is not is in neither
+    part. `sides` remembers which are held back: a picture of two sets is on one side.
     """
     if any(one.split for one in read):
         held = [one for one in read if one.split in ("val", "test")]
         return [one for one in read if one.split not in ("val", "test")], held
-    clusters: dict[object, list[Read]] = {}
-    for one in read:
-        clusters.setdefault(_cluster(one), []).append(one)
-    keys = list(clusters)
-    random.Random(f"{config.train.seed} {number}").shuffle(keys)
-    wanted, count = config.validation.share * len(read), 0
-    for key in keys:
-        if sides.setdefault(key, count + len(clusters[key]) / 2 <= wanted):
-            count += len(clusters[key])
-    held = [one for one in read if sides[_cluster(one)]]
-    return [one for one in read if not sides[_cluster(one)]], held
+    _draw([_clusters(one) for one in read], config, number, sides)
+    parts = [{sides[key] for key in _clusters(one)} for one in read]
+    train = [one for one, part in zip(read, parts, strict=True) if part == {False}]
+    return train, [one for one, part in zip(read, parts, strict=True) if part == {True}]
 
 
-def _cluster(one: Read) -> object:
-    """Near-duplicates, and pairs made from one original, share theirs."""
+def _draw(
+    rows: Sequence[frozenset[object]], config: Config, number: int, sides: dict[object, bool]
+) -> None:
+    """Give each cluster a side, so that about the stated share of rows is held back whole."""
+    count = Counter(rows)
+    groups = list(count)
+    having: defaultdict[object, list[frozenset[object]]] = defaultdict(list)
+    for group in groups:
+        for key in group:
+            having[key].append(group)
+    random.Random(f"{config.train.seed} {number}").shuffle(groups)
+    wanted = config.validation.share * len(rows)
+    held = sum(n for group, n in count.items() if all(sides.get(key) for key in group))
+    for group in groups:
+        new = {key for key in group if key not in sides}
+        # What would be held back whole, were these.
+        more = {other for key in new for other in having[key]} if held < wanted else ()
+        gain = sum(count[one] for one in more if all(sides.get(key, key in new) for key in one))
+        chosen = gain > 0 and held + gain / 2 <= wanted
+        sides.update(dict.fromkeys(new, chosen))
+        held += gain if chosen else 0
+
+
+def _clusters(one: Read) -> frozenset[object]:
+    """Near-duplicates, and pairs made from one original, share theirs; else each picture has its
+    own."""
     if one.cluster:
-        return one.cluster
-    pictures = one.asked.pictures
-    if len(pictures) == 2:
-        return frozenset(path.resolve() for path in pictures)
-    return pictures[-1].resolve()
+        return frozenset([one.cluster])
+    return frozenset(path.resolve() for path in one.asked.pictures[:2])
 
 
 def _in_two_parts(
@@ -165,7 +183,10 @@ def check_enough(rows: Rows, config: Config) -> None:
     """
     left = ""
     if rows.left_out:
-        left = f"; {rows.left_out} are left out, for near-duplicates (dup_group) are trained on"
+        left = (
+            f"; {rows.left_out} are left out, for near-duplicates (dup_group) or pictures of "
+            "theirs are trained on"
+        )
     if not rows.held:
         if left:
             raise ConfigError(f"[validation]: no rows are held back to measure on{left}")
@@ -173,7 +194,10 @@ def check_enough(rows: Rows, config: Config) -> None:
     tasks = [row.task for row in rows.held]
     if config.validation.metric == "accuracy":
         if set(tasks) == {"score"}:
-            raise ConfigError('[validation] metric: scores have no accuracy: take "srcc" or "plcc"')
+            raise ConfigError(
+                "[validation] metric: nothing but scores is held back, and scores have no "
+                f'accuracy: take "srcc" or "plcc"{left}'
+            )
         return
     ratings = {row.truth for row in rows.held if row.task == "score"}
     if not ratings:
