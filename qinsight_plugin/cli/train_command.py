@@ -42,6 +42,9 @@ def check_command(config_file: Path) -> int:
     for one, own in zip(config.data, rows.train, strict=True):
         click.echo(f"{one.labels.name}: {len(own)} rows of {one.task} to train on")
     click.echo(f"{len(rows.held)} rows are held back to measure on")
+    if rows.left_out:
+        near = "near-duplicates of theirs, or pictures, are trained on"
+        click.echo(f"{rows.left_out} rows are left out: {near}")
     if problems:
         noun = "problem" if len(problems) == 1 else "problems"
         click.echo(f"{len(problems)} {noun}: mend or remove these rows", err=True)

@@ -18,7 +18,7 @@ def draw(ladder: Ladder, path: Path) -> None:
         ConfigError: it cannot be written.
         MissingExtraError: matplotlib is not installed.
     """
-    require("matplotlib", package="matplotlib", extra="eval", purpose="drawing a ladder")
+    require("matplotlib", package="matplotlib", extra="video", purpose="drawing a ladder")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
