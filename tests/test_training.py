@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -34,6 +35,7 @@ from qinsight_plugin.errors import ConfigError, ImageError, LabelsError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.pairs import Pairs
 from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS, StudentScorer
+from qinsight_plugin.student.calibrate import calibrate
 from qinsight_plugin.student.network import Student
 from qinsight_plugin.student.recipe import FROM_IMAGENET, FROM_STUDENT, read_recipe
 from qinsight_plugin.student.training import Job, Parts, Trainer, best_of, split
@@ -214,14 +216,22 @@ def test_a_picture_that_is_held_out_is_not_learnt_from_in_another_set_either(
 
 @pytest.mark.parametrize(("validating", "calibrated_on"), [(29, 60), (30, 30)])
 def test_few_pictures_do_not_calibrate_alone(
-    folder: Path, tmp_path: Path, validating: int, calibrated_on: int
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    validating: int,
+    calibrated_on: int,
 ) -> None:
+    """And what was trained on does not narrow the spread."""
+    calibrating = Mock(wraps=calibrate)
+    monkeypatch.setattr("qinsight_plugin.student.training.calibrate", calibrating)
     splits = ("val",) * validating + ("train",) * (60 - validating)
     job = Job(
         [rated_set(folder, range(60), split=splits)], toy_recipe(epochs=0.1, families=0), tmp_path
     )
     trained = train(job)
     assert trained.counts["calibrated_on"] == calibrated_on
+    assert calibrating.call_args.kwargs == {"unseen": calibrated_on == validating}
     assert trained.counts["trained_on"] == 60 - validating
     assert trained.figures == {}
 
@@ -260,20 +270,33 @@ def test_pairs_have_no_scale_for_a_fresh_student(folder: Path, tmp_path: Path) -
         trainer.on_pairs(all_pairs(folder, range(20)))
 
 
+def test_pairs_that_holding_out_leaves_too_few_of_are_refused_before_training(
+    folder: Path, tmp_path: Path
+) -> None:
+    job = Job((), toy_recipe(), tmp_path, hold_out=0.5)
+    with (
+        closing(Trainer(toy_student(), job, fresh=False, on_step=no_step)) as trainer,
+        pytest.raises(LabelsError, match=r"50 are the least: .* or hold out less \(--hold-out\)"),
+    ):
+        trainer.on_pairs(all_pairs(folder, range(40)))
+
+
 @pytest.mark.slow
 def test_a_student_learns_from_pairs_and_grows_no_surer_of_its_scores(
     folder: Path, tmp_path: Path
 ) -> None:
     recipe = toy_recipe(epochs=8.0, heads_rate=1e-3, batch=16, families=0)
     job = Job((), recipe, tmp_path, hold_out=0.2)
-    pairs = all_pairs(folder, range(60))
+    pairs = all_pairs(folder, range(COUNT))
     student = standardised(folder)
     with closing(Trainer(student, job, fresh=False)) as trainer:
         trained = trainer.on_pairs(pairs)
     before, after = trained.figures["accuracy"]
     assert before is not None
     assert after.value > max(0.7, before.value)
-    assert trained.counts["trained_on"] + trained.counts["held_out"] == len(pairs.a)
+    counts = [trained.counts[name] for name in ("trained_on", "held_out", "left_out")]
+    assert all(counts)
+    assert sum(counts) == len(pairs.a)
     pixels = torch.from_numpy(np.asarray(PILImage.open(folder / "0.png"))[None].copy())
     with torch.inference_mode():
         unsure = [own(pixels).uncertainty.item() for own in (student, trained.student)]
@@ -414,7 +437,7 @@ def measured(labels_csv: Path, scorer: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_fit_learns_from_a_file_of_pairs(folder: Path, recipe_file: Path, tmp_path: Path) -> None:
-    pairs = all_pairs(folder, range(40))
+    pairs = all_pairs(folder, range(COUNT))
     words = {0.0: "b", 0.5: "similar", 1.0: "a"}
     rows = [
         (pairs.paths[i], pairs.paths[j], words[better])
@@ -424,6 +447,10 @@ def test_fit_learns_from_a_file_of_pairs(folder: Path, recipe_file: Path, tmp_pa
     out = tmp_path / "pairs.onnx"
     done = invoke("fit", csv_file, "--recipe", recipe_file, "--epochs", 2, "--out", out)
     assert done.exit_code == 0, done.output
+    ((learnt, left, held),) = re.findall(
+        r"^Learnt from (\d+) pairs; (\d+) were left out, .*\nOn (\d+) held out", done.output, re.M
+    )
+    assert int(learnt) + int(left) + int(held) == len(rows)
     assert re.search(r"^accuracy +0\.\d+ \[.*\] -> 0\.\d+ \[", done.output, re.MULTILINE)
     assert StudentScorer(out).spec.range == (1.0, 5.0)
 

@@ -278,6 +278,11 @@ def finish(job: Job, trained: Trained, out: Path, keep_work: bool, **about: Any)
 
         assert isinstance(trained.student, HubStudent)  # there are two kinds
         difference = export_hub_onnx(trained.student, out, notes)
+    if left_out := trained.counts.get("left_out"):
+        click.echo(
+            f"Learnt from {trained.counts['trained_on']} pairs; {left_out} were left out, of a "
+            "picture held out and one that is not."
+        )
     if trained.figures:
         click.echo(f"On {trained.counts['held_out']} held out, with 95 % intervals:")
         for name, (before, after) in trained.figures.items():

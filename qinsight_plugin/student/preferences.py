@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,21 +39,29 @@ class Compared:
 
 
 def split_pairs(pairs: Pairs, hold_out: float, seed: int) -> tuple[Compared, Compared]:
-    """What to train on, and what to measure on: the file's own `test` rows, or else pairs drawn at
-    random, all answers about one pair on one side. `val` rows train."""
+    """What to train on, and what to measure on: the file's own `test` rows, or else the pairs of
+    pictures drawn at random. Pairs of one that is drawn and one that is not are in neither, or
+    knowing pictures by heart would pass for judging them. `val` rows train.
+
+    Args:
+        hold_out: about the share of the pairs to measure on; its root is that of the pictures.
+    """
     everything = Compared(
         np.array(pairs.a, np.int64),
         np.array(pairs.b, np.int64),
         np.array(pairs.preference, np.float32),
     )
     if pairs.split is not None:
-        tested = np.array([name == "test" for name in pairs.split])
+        first = second = np.array([name == "test" for name in pairs.split])
     else:
-        names = np.sort(np.stack([everything.first, everything.second], 1), axis=1)
-        unique, which = np.unique(names, axis=0, return_inverse=True)
-        drawn = np.random.default_rng(seed).random(len(unique)) < hold_out
-        tested = drawn[which.ravel()]
-    return everything.at(np.flatnonzero(~tested)), everything.at(np.flatnonzero(tested))
+        count = len(pairs.paths)
+        order = np.random.default_rng(seed).permutation(count)
+        drawn = order < round(math.sqrt(hold_out) * count)
+        first, second = drawn[everything.first], drawn[everything.second]
+    return (
+        everything.at(np.flatnonzero(~(first | second))),
+        everything.at(np.flatnonzero(first & second)),
+    )
 
 
 def pair_loss(first: Tensor, second: Tensor, preferred: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from qinsight_plugin.errors import ConfigError, LabelsError
 from qinsight_plugin.evaluate import Agreement, Estimate, evaluate
 from qinsight_plugin.labels import Labels, held_out
-from qinsight_plugin.pairs import Pairs
+from qinsight_plugin.pairs import Pairs, check_pairs_learnable
 from qinsight_plugin.student.cache import Cache, PictureCache, StemCache
 from qinsight_plugin.student.calibrate import calibrate, predict, score_all
 from qinsight_plugin.student.checkpoint import name_of_run
@@ -24,13 +24,14 @@ from qinsight_plugin.student.families import Family, cache_families
 from qinsight_plugin.student.fit import OnStep, TrainingData, fit
 from qinsight_plugin.student.imitate import imitate
 from qinsight_plugin.student.network import AnyStudent, Student
-from qinsight_plugin.student.preferences import pair_accuracy, split_pairs
+from qinsight_plugin.student.preferences import Compared, pair_accuracy, split_pairs
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.settle import settle
 from qinsight_plugin.student.views import Rated, RatedSet, cache_rated
 
 LEAST_TO_CALIBRATE = 30
-"""Pictures; to fewer, the parameters would fit the noise of their ratings."""
+"""Pictures; fewer are joined by those trained on, or the parameters would fit the noise of their
+ratings."""
 
 PAIR_ANCHOR = 0.2
 """Weight of the squared distance from the start's own scores, when learning from pairs."""
@@ -49,8 +50,8 @@ class Job:
         work: folder for cached activations and the checkpoint; both are used again if they are
             there.
         pristine: undistorted pictures to distort.
-        hold_out: share of the first set's clusters, or of the pairs, to measure on and not to
-            train on, where the labels name no `test` rows.
+        hold_out: share of the first set's clusters, or about that of the pairs, to measure on and
+            not to train on, where the labels name no `test` rows.
         device: what it is computed on, as PyTorch calls it.
         teachers: see `TrainingData`; only where the recipe trains the whole network.
         original: the pretrained network from which new blocks of the student learn first; None:
@@ -75,7 +76,8 @@ class Trained:
         figures: name -> before and after on what was held out, of the student that training
             started from and of what came of it; before is None where the start had never been
             trained. Empty where nothing was held out.
-        counts: pictures trained on, calibrated on, held out; families made.
+        counts: pictures trained on, calibrated on, held out; families made. Of pairs, these, and
+            those left out as they are of a picture held out and one that is not.
     """
 
     student: AnyStudent
@@ -159,7 +161,7 @@ class Trainer:
         data = TrainingData(self.cache, rated, self.families(good), None, job.teachers)
         trained = self.learn(data)
         settle(trained, self.cache, rated, data.families, recipe)
-        calibrate(trained, self.cache, held_back)
+        calibrate(trained, self.cache, held_back, unseen=enough)
         figures: dict[str, tuple[Estimate | None, Estimate]] = {}
         if before is not None:
             after = self.agreement(trained, held_out)
@@ -180,19 +182,22 @@ class Trainer:
 
         Raises:
             ConfigError: it is fresh.
-            LabelsError: a picture cannot be used.
+            LabelsError: a picture cannot be used, or too few pairs are left to learn from.
         """
         if self.fresh:
             raise ConfigError(
                 "pairs say which picture is better, not how good it is: start from a trained "
                 "student (--init), or fit ratings first"
             )
+        train, test = split_pairs(pairs, self.job.hold_out, self.job.recipe.seed)
+        left_out = len(pairs.a) - len(train) - len(test)
+        if left_out:
+            require_learnable(pairs.paths, train)
         everything = Labels(pairs.paths, (3.0,) * len(pairs.paths))
         rated = self.read([(RatedSet(everything, ()), range(len(pairs.paths)))])
         before, spread = predict(self.student, self.cache, rated)
         # How unsure the start was of a score, it stays.
         rated = dataclasses.replace(rated, mos=before, variance=spread**2)
-        train, test = split_pairs(pairs, self.job.hold_out, self.job.recipe.seed)
         # What order the start saw is not to be learnt again, only what its numbers mean.
         recipe = dataclasses.replace(self.job.recipe, plcc=0.0, fidelity=0.0, mse=PAIR_ANCHOR)
         trained = self.learn(TrainingData(self.cache, rated, self.families([]), train), recipe)
@@ -201,7 +206,12 @@ class Trainer:
             for student in (self.student, trained)
         )
         figures = {} if second is None else {"accuracy": (first, second)}
-        counts = {"trained_on": len(train), "calibrated_on": 0, "held_out": len(test)}
+        counts = {
+            "trained_on": len(train),
+            "calibrated_on": 0,
+            "held_out": len(test),
+            "left_out": left_out,
+        }
         return Trained(trained, figures, counts)
 
     def read(self, sets: Iterable[tuple[RatedSet, Sequence[int]]], *, jitter: bool = True) -> Rated:
@@ -277,6 +287,21 @@ def require_whole(job: Job) -> None:
             "teachers, and a student whose first blocks are new, need a recipe with whole = true: "
             "else no pictures are kept to be shown to them"
         )
+
+
+def require_learnable(paths: tuple[Path, ...], train: Compared) -> None:
+    """What a file of pairs must have, the pairs of pictures not held out must have.
+
+    Raises:
+        LabelsError: they do not.
+    """
+    a, b = tuple(train.first.tolist()), tuple(train.second.tolist())
+    try:
+        check_pairs_learnable(Pairs(paths, a, b, tuple(train.preferred.tolist())))
+    except LabelsError as error:
+        raise LabelsError(
+            f"{error}, or hold out less (--hold-out): no pair of a picture held out is learnt from"
+        ) from error
 
 
 def lock(work: Path) -> FileLock:
