@@ -281,7 +281,7 @@ def finish(job: Job, trained: Trained, out: Path, keep_work: bool, **about: Any)
     if left_out := trained.counts.get("left_out"):
         click.echo(
             f"Learnt from {trained.counts['trained_on']} pairs; {left_out} were left out, of a "
-            "picture held out and one that is not."
+            "picture held out and one that is not. --hold-out 0 learns from all, and measures none."
         )
     if trained.figures:
         click.echo(f"On {trained.counts['held_out']} held out, with 95 % intervals:")
