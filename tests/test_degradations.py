@@ -303,6 +303,8 @@ def test_a_missing_library_is_named_with_its_extra(
 ) -> None:
     top_level = module.partition(".")[0]
     monkeypatch.setitem(sys.modules, top_level, None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'qinsight-plugin\[distortions\]'") as caught:
+    with pytest.raises(
+        MissingExtraError, match=r"pip install 'qinsight-plugin\[distortions\]'"
+    ) as caught:
         d.library(module)
     assert caught.value.name == d.PACKAGES[top_level]
