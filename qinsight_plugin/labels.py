@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import random
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,6 +146,43 @@ def held_out(labels: Labels, *, deduplicate: bool = True) -> tuple[int, ...]:
             "near-duplicates of train and val: put other pictures in test"
         )
     return kept
+
+
+def draw_apart(
+    rows: Sequence[frozenset[Hashable]],
+    share: float,
+    seed: str,
+    sides: MutableMapping[Hashable, bool],
+) -> None:
+    """Draw what is held back so that no picture is on both sides.
+
+    A row of one picture or cluster is held back with it. A pair can be only where both its pictures
+    are, and where one is, it belongs to neither side; few do where pairs share few pictures.
+
+    Args:
+        rows: the pictures or clusters of each.
+        share: about so many of the rows come to be held back.
+        seed: the same draw for the same one.
+        sides: whether each picture or cluster is held back; what it knows stays, and the rest is
+            added.
+    """
+    count = Counter(rows)
+    groups = list(count)
+    having: defaultdict[Hashable, list[frozenset[Hashable]]] = defaultdict(list)
+    for group in groups:
+        for key in group:
+            having[key].append(group)
+    random.Random(seed).shuffle(groups)
+    wanted = share * len(rows)
+    held = sum(n for group, n in count.items() if all(sides.get(key) for key in group))
+    for group in groups:
+        new = {key for key in group if key not in sides}
+        # What would be held back whole, were these.
+        more = {other for key in new for other in having[key]} if held < wanted else ()
+        gain = sum(count[one] for one in more if all(sides.get(key, key in new) for key in one))
+        chosen = gain > 0 and held + gain / 2 <= wanted
+        sides.update(dict.fromkeys(new, chosen))
+        held += gain if chosen else 0
 
 
 def check_learnable(labels: Labels, *, minimum: int = 50) -> None:

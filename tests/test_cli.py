@@ -263,6 +263,17 @@ def test_a_mistake_of_ours_does_not_exit_like_a_rejection(
     assert "RuntimeError: a mistake" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("code", [0, 5, "no licence"])
+def test_a_plugin_command_that_ends_by_itself_keeps_its_code(
+    monkeypatch: pytest.MonkeyPatch, code: int | str
+) -> None:
+    monkeypatch.setattr("qinsight_plugin.cli.gate_command.make_gate", lambda *_: sys.exit(code))
+    monkeypatch.setattr(sys, "argv", ["qinsight", "gate", "x.jpg", "--min-score", "3"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+
+
 def test_wrong_usage_has_its_own_exit_code(qinsight: Run, photo: Path) -> None:
     assert qinsight("score").returncode == 2
     assert qinsight("nonsense").returncode == 2

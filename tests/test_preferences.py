@@ -71,6 +71,19 @@ def test_about_the_wanted_share_of_pairs_is_held_out() -> None:
     assert [len(part) for part in split_pairs(pairs, 0.0, 0)] == [len(rows), 0]
 
 
+def test_of_pairs_at_random_as_many_are_left_as_the_page_says() -> None:
+    """The student's README: 300 pairs of 100 pictures, a fifth held out."""
+    kept = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        first = rng.integers(0, 100, 300)
+        second = (first + rng.integers(1, 100, 300)) % 100
+        paths = tuple(Path(f"{k}.png") for k in range(100))
+        pairs = Pairs(paths, tuple(first.tolist()), tuple(second.tolist()), (1.0,) * 300)
+        kept.append([len(part) for part in split_pairs(pairs, 0.2, seed)])
+    assert np.mean(kept, 0) == pytest.approx([105, 60], abs=4)
+
+
 def test_the_files_own_split_is_kept_and_val_rows_train() -> None:
     rows = [(0, 1, 1.0), (1, 2, 0.0), (2, 3, 0.5)]
     train, test = split_pairs(pairs_of(rows, ("train", "test", "val")), 0.5, 0)

@@ -264,7 +264,9 @@ def row(outcome: Outcome) -> str:
     """One line for people."""
     if outcome.error is not None:
         return f"{outcome.source}: {outcome.error}"
-    arrow = " -> ".join([outcome.source, *filter(None, [", ".join(outcome.outputs)])])
+    arrow = outcome.source
+    if outcome.outputs:
+        arrow += f" -> {', '.join(outcome.outputs)}"
     if outcome.kept:
         return f"{arrow}: original kept, {outcome.kept}"
     scores = "".join(f", {name} {value:.4g}" for name, value in outcome.values.items())

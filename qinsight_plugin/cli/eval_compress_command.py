@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qinsight_plugin.cli.inputs import expand
-from qinsight_plugin.cli.options import paths_argument, progress
+from qinsight_plugin.cli.options import numbers, paths_argument, progress
 
 if TYPE_CHECKING:
     from qinsight_plugin.compression.comparison import Choice
@@ -68,7 +68,6 @@ def command(
       qinsight eval-compress CID22-512/training/ --learn priors.json --corpus "CID22-512, training"
     """
     from qinsight_plugin._imports import require
-    from qinsight_plugin.cli.ladder_command import numbers
     from qinsight_plugin.compression.priors import SHIPPED, load_priors
     from qinsight_plugin.compression.study import learn as learn_priors
     from qinsight_plugin.search.probes import ProbeCache

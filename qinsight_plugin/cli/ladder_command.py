@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from qinsight_plugin.cli.options import numbers
 
 if TYPE_CHECKING:
     from qinsight_plugin.video.ladder import Ladder
@@ -78,16 +79,6 @@ def command(
 
         draw(made, plot)
     return 0
-
-
-def numbers(text: str, option: str) -> list[float]:
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or not all(map(math.isfinite, found)):
-        raise click.UsageError(f"{option} {text} is not a list of numbers.")
-    return found
 
 
 def table(ladder: Ladder) -> str:

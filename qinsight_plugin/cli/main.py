@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 import traceback
+from typing import Any
 
 import click
 
@@ -61,6 +62,15 @@ class QInsightGroup(click.Group):
         load_plugin_commands(self)
         return super().get_command(ctx, cmd_name)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read the output has left; click would exit with 1, as for a rejection. What is
+            # still to be flushed goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_ERROR
+
 
 def load_plugin_commands(group: click.Group) -> None:
     from qinsight_plugin.plugins import default_host
@@ -102,8 +112,6 @@ def main() -> None:
     except OSError as error:
         # Output that cannot be written, for one.
         click.echo(f"Error: {error}", err=True)
-        code = EXIT_ERROR
-    except SystemExit:  # click's, of a pipe whose reader has left: with 1, as for a rejection
         code = EXIT_ERROR
     except Exception:  # a mistake, of ours or a plugin's: Python would exit with 1, too
         traceback.print_exc()

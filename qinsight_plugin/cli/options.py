@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +31,17 @@ workers_option = click.option(
     help="Pictures worked on at once.  [default: number of cores]",
 )
 paths_argument = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """What an option lists, separated by commas."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(map(math.isfinite, found)):
+        raise click.UsageError(f"{option} {text} is not a list of numbers.")
+    return found
 
 
 def format_options(command: Callable[..., Any]) -> Callable[..., Any]:

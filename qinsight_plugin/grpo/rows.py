@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from qinsight_plugin.decode import decode
 from qinsight_plugin.errors import ConfigError, ImageError, LabelsError, one_line
 from qinsight_plugin.grpo.config import Config
 from qinsight_plugin.grpo.reading import Problem, Read, read_set
+from qinsight_plugin.labels import draw_apart
 from qinsight_plugin.parallel import in_order
 from qinsight_plugin.reasoning.loading import seen_pixels
 
@@ -116,33 +116,12 @@ def _split(
     if any(one.split for one in read):
         held = [one for one in read if one.split in ("val", "test")]
         return [one for one in read if one.split not in ("val", "test")], held
-    _draw([_clusters(one) for one in read], config, number, sides)
-    parts = [{sides[key] for key in _clusters(one)} for one in read]
+    clusters = [_clusters(one) for one in read]
+    seed = f"{config.train.seed} {number}"
+    draw_apart(clusters, config.validation.share, seed, sides)
+    parts = [{sides[key] for key in own} for own in clusters]
     train = [one for one, part in zip(read, parts, strict=True) if part == {False}]
     return train, [one for one, part in zip(read, parts, strict=True) if part == {True}]
-
-
-def _draw(
-    rows: Sequence[frozenset[object]], config: Config, number: int, sides: dict[object, bool]
-) -> None:
-    """Give each cluster a side, so that about the stated share of rows is held back whole."""
-    count = Counter(rows)
-    groups = list(count)
-    having: defaultdict[object, list[frozenset[object]]] = defaultdict(list)
-    for group in groups:
-        for key in group:
-            having[key].append(group)
-    random.Random(f"{config.train.seed} {number}").shuffle(groups)
-    wanted = config.validation.share * len(rows)
-    held = sum(n for group, n in count.items() if all(sides.get(key) for key in group))
-    for group in groups:
-        new = {key for key in group if key not in sides}
-        # What would be held back whole, were these.
-        more = {other for key in new for other in having[key]} if held < wanted else ()
-        gain = sum(count[one] for one in more if all(sides.get(key, key in new) for key in one))
-        chosen = gain > 0 and held + gain / 2 <= wanted
-        sides.update(dict.fromkeys(new, chosen))
-        held += gain if chosen else 0
 
 
 def _clusters(one: Read) -> frozenset[object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qinsight_plugin.evaluate import Estimate
+from qinsight_plugin.labels import draw_apart
 from qinsight_plugin.pairs import Pairs
 from qinsight_plugin.student.losses import disagreement, preference
 
@@ -44,7 +45,7 @@ def split_pairs(pairs: Pairs, hold_out: float, seed: int) -> tuple[Compared, Com
     knowing pictures by heart would pass for judging them. `val` rows train.
 
     Args:
-        hold_out: about the share of the pairs to measure on; its root is that of the pictures.
+        hold_out: about the share of the pairs to measure on.
     """
     everything = Compared(
         np.array(pairs.a, np.int64),
@@ -54,10 +55,10 @@ def split_pairs(pairs: Pairs, hold_out: float, seed: int) -> tuple[Compared, Com
     if pairs.split is not None:
         first = second = np.array([name == "test" for name in pairs.split])
     else:
-        count = len(pairs.paths)
-        order = np.random.default_rng(seed).permutation(count)
-        drawn = order < round(math.sqrt(hold_out) * count)
-        first, second = drawn[everything.first], drawn[everything.second]
+        sides: dict[Hashable, bool] = {}
+        rows = [frozenset(own) for own in zip(pairs.a, pairs.b, strict=True)]
+        draw_apart(rows, hold_out, str(seed), sides)
+        first, second = (np.array([sides[k] for k in own]) for own in (pairs.a, pairs.b))
     return (
         everything.at(np.flatnonzero(~(first | second))),
         everything.at(np.flatnonzero(first & second)),

@@ -17,11 +17,11 @@ from qinsight_plugin.errors import ConfigError, QInsightError
 from qinsight_plugin.pipeline import DEFAULT_SCORER, Pipeline
 from qinsight_plugin.tune.objective import Eye, Objective, Outcome
 from qinsight_plugin.tune.rendering import Render
+from qinsight_plugin.tune.space import Choice, Space, Value
 from qinsight_plugin.tune.stage import Pair, Stage
 from qinsight_plugin.tune.storage import GOALS, SAMPLERS, open_study
 
 if TYPE_CHECKING:
-    from qinsight_plugin.tune.space import Space, Value
     from qinsight_plugin.tune.taste import Taste
 
 SHOWN = 4
@@ -173,8 +173,6 @@ def tune(
 
 
 def choices(space: Space) -> list[str]:
-    from qinsight_plugin.tune.space import Choice
-
     return [name for name, one in space.parameters.items() if isinstance(one, Choice)]
 
 
