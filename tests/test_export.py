@@ -312,40 +312,6 @@ def test_int8_runs_every_convolution_of_the_backbone_in_integers(
     assert "QuantizeLinear" not in kinds
 
 
-def test_sums_of_8_bits_saturate_on_no_cpu() -> None:
-    """Bytes of 255 times weights of 127: two such products are more than 16 bits hold."""
-    make, floats = onnx.helper.make_node, onnx.TensorProto.FLOAT
-    weight = np.full((1, 64, 1, 1), 127, np.int8)
-    constants = {
-        "one": np.float32(1),
-        "none": np.uint8(0),
-        "weight": weight,
-        "ones": np.ones(1, np.float32),
-        "nones": np.zeros(1, np.int8),
-        "coarse": np.float32(2**13),
-    }
-    graph = onnx.helper.make_graph(
-        [
-            make("QuantizeLinear", ["x", "one", "none"], ["q"]),
-            make("DequantizeLinear", ["q", "one", "none"], ["bytes"]),
-            make("DequantizeLinear", ["weight", "ones", "nones"], ["weights"], axis=0),
-            make("Conv", ["bytes", "weights"], ["sum"]),
-            make("QuantizeLinear", ["sum", "coarse", "none"], ["rounded"]),
-            make("DequantizeLinear", ["rounded", "coarse", "none"], ["y"]),
-        ],
-        "saturation",
-        [onnx.helper.make_tensor_value_info("x", floats, (1, 64, 8, 8))],
-        [onnx.helper.make_tensor_value_info("y", floats, (1, 1, 8, 8))],
-        [onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
-    )
-    model = onnx.helper.make_model(
-        graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10
-    )
-    session = open_session(Path("sum.onnx"), model.SerializeToString(), "cpu")
-    (found,) = session.run(None, {"x": np.full((1, 64, 8, 8), 255, np.float32)})
-    np.testing.assert_allclose(found, 64 * 255 * 127, atol=2**12)
-
-
 def test_int8_orders_pictures_as_float_does(int8: Path, float32: Path) -> None:
     pictures = np.stack(crops(60, 96)[16:])
     found, expected = (run(file, pictures)["score"] for file in (int8, float32))

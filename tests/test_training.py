@@ -286,18 +286,17 @@ def test_a_student_learns_from_pairs_and_grows_no_surer_of_its_scores(
     folder: Path, tmp_path: Path
 ) -> None:
     recipe = toy_recipe(epochs=12.0, heads_rate=1e-3, batch=16, families=0)
-    tested = COUNT // 4
     pairs = all_pairs(folder, range(COUNT))
     # By chance its heads tell sharp from blurred: only who learns comes to prefer the blurred one.
-    blurred_is_better = tuple(1 - preferred for preferred in pairs.preference)
-    splits = tuple("train" if first >= tested else "test" for first in pairs.a)
-    apart = [k for k, last in enumerate(pairs.b) if splits[k] == "train" or last < tested]
-    pairs = Pairs(
-        pairs.paths,
-        *(tuple(column[k] for k in apart) for column in (pairs.a, pairs.b)),
-        tuple(blurred_is_better[k] for k in apart),
-        tuple(splits[k] for k in apart),
-    )
+    blurred_is_better = [1 - preferred for preferred in pairs.preference]
+    tested = COUNT // 4
+    answers = [
+        (a, b, preferred, "train" if a >= tested else "test")
+        for a, b, preferred in zip(pairs.a, pairs.b, blurred_is_better, strict=True)
+        if a >= tested or b < tested
+    ]
+    first, second, preference, splits = zip(*answers, strict=True)
+    pairs = Pairs(pairs.paths, first, second, preference, splits)
     student = standardised(folder)
     with closing(Trainer(student, Job((), recipe, tmp_path), fresh=False)) as trainer:
         trained = trainer.on_pairs(pairs)
@@ -305,7 +304,7 @@ def test_a_student_learns_from_pairs_and_grows_no_surer_of_its_scores(
     assert before is not None
     assert after.value > before.value + 0.1
     assert trained.counts["trained_on"] == splits.count("train")
-    assert trained.counts["held_out"] == len(pairs.a) - splits.count("train")
+    assert trained.counts["held_out"] == splits.count("test")
     pixels = torch.from_numpy(np.asarray(PILImage.open(folder / "0.png"))[None].copy())
     with torch.inference_mode():
         unsure = [own(pixels).uncertainty.item() for own in (student, trained.student)]

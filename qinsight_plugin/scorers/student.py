@@ -22,6 +22,7 @@ from qinsight_plugin.errors import (
 from qinsight_plugin.records import Image, Score, ScorerSpec
 from qinsight_plugin.scorers import tensorrt
 from qinsight_plugin.scorers.opinion import score_of
+from qinsight_plugin.scorers.saturation import sums_saturate
 
 if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
@@ -205,9 +206,8 @@ def open_session(
         options.intra_op_num_threads = threads
     # Spinning workers win a millisecond when idle and starve the host program under load.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without 8-bit dot products, sums of two products would saturate, and scores be wrong in
-    # silence: unless told so, ONNX Runtime prefers speed. Other CPUs and files do not notice.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if device == "cpu" and sums_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     settings: dict[str, str] = {}
     if device == "tensorrt":
         settings = tensorrt.provider_options(digest, SPEC.min_side)
