@@ -16,9 +16,6 @@ import safetensors.torch
 import scipy.stats
 import skimage.data
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image as PILImage
 
 from qinsight_plugin.degradations import LEVELS, degrade
@@ -44,7 +41,7 @@ from qinsight_plugin.student.half import to_fp16
 from qinsight_plugin.student.heads import SPREAD_RANGE, Outputs
 from qinsight_plugin.student.network import Student
 from qinsight_plugin.student.parity import ODD_SHAPES, parity_report
-from qinsight_plugin.student.quantize import round_keeping_sums, to_int8
+from qinsight_plugin.student.quantize import to_int8
 from qinsight_plugin.student.relearn import answers, taught
 from qinsight_plugin.student.stem_cells import read_in_cells
 
@@ -305,11 +302,24 @@ def test_int8_runs_every_convolution_of_the_backbone_in_integers(
     options.log_severity_level = 4
     onnxruntime.InferenceSession(int8, options, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
-    blocks = 1 + 2 + 16 * 3  # the stem, a block without expansion, blocks of three convolutions
+    # The stem, a block without expansion, merged with the next, and blocks of three convolutions.
+    blocks = 1 + 1 + 16 * 3
     assert kinds.count("QLinearConv") == blocks
     assert kinds.count("QLinearAdd") == 10
     assert kinds.count("Conv") == 2  # those of the quality map
     assert "QuantizeLinear" not in kinds
+
+
+def test_weights_of_7_bits_are_within_7_bits(float32: Path, tmp_path: Path) -> None:
+    to_int8(float32, tmp_path / "s.onnx", crops(16, 96), reduce_range=True)
+    held = onnx.load(tmp_path / "s.onnx").graph.initializer
+    weights = [
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in held
+        if tensor.name.endswith("weight_quantized")
+    ]
+    assert max(np.abs(weight.astype(int)).max() for weight in weights) == 64
+    assert metadata(read_graph(tmp_path / "s.onnx"))["int8"]["reduce_range"] is True
 
 
 def test_int8_orders_pictures_as_float_does(int8: Path, float32: Path) -> None:
@@ -330,23 +340,6 @@ def test_reading_in_cells_changes_nothing_but_the_border(float32: Path, width: i
     for name in Outputs._fields:
         # The border is padded by 128 where the network pads by 127.5.
         np.testing.assert_allclose(found[name], expected[name], atol=0.02, err_msg=name)
-
-
-filters = arrays(
-    np.float32, (4, 1, 3, 3), elements=st.floats(-2, 2, width=32).filter(lambda x: abs(x) > 1e-3)
-)
-
-
-@given(filters, st.sampled_from([64, 127]))
-def test_rounding_keeps_the_answer_to_plain_brightness(weight: Any, levels: int) -> None:
-    rounded = round_keeping_sums(weight, levels).astype(np.float64)
-    step = np.abs(weight).max((1, 2, 3)).astype(np.float64) / levels
-    in_steps = rounded / step[:, None, None, None]
-    np.testing.assert_allclose(in_steps, np.round(in_steps), atol=1e-3)
-    assert np.abs(in_steps).max() <= levels + 1e-3
-    assert (np.abs(rounded - weight).max((1, 2, 3)) <= 1.001 * step).all()
-    owed = (rounded - weight.astype(np.float64)).sum((1, 2, 3))
-    assert (np.abs(owed) <= 0.501 * step).all()
 
 
 def test_int8_wants_pictures_enough(float32: Path, tmp_path: Path) -> None:
@@ -386,8 +379,8 @@ def test_the_shipped_8_bits_say_of_spoilt_pictures_what_float32_says() -> None:
             spoilt = degrade(photograph, distortion, variant, level, np.random.default_rng(level))
             exact, rounded = (scorer.score([as_image(spoilt)])[0].value for scorer in scorers)
             drifts.append(abs(exact - rounded))
-    assert np.mean(drifts) < 0.06
-    assert max(drifts) < 0.25
+    assert np.mean(drifts) < 0.03
+    assert max(drifts) < 0.12
 
 
 def test_a_converted_file_is_no_start(int8: Path, fp16: Path, tmp_path: Path) -> None:

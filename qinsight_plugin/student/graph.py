@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from qinsight_plugin.errors import WeightsError
 from qinsight_plugin.scorers.student import METADATA_KEY, read_verified
+
+Array = npt.NDArray[Any]
 
 PRECISION = "precision"
 """Key in a student's metadata: "float32" (where it is missing too), "float16" or "int8"."""
@@ -101,6 +105,20 @@ def backbone_nodes(model: ModelProto) -> list[NodeProto]:
 def tensors(model: ModelProto) -> dict[str, TensorProto]:
     """The initializers by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def filters(model: ModelProto, convolution: NodeProto) -> tuple[Array, Array]:
+    """A convolution's weight and bias, in float64."""
+    held = tensors(model)
+    weight, bias = (numpy_helper.to_array(held[name]) for name in convolution.input[1:3])
+    return weight.astype(np.float64), bias.astype(np.float64)
+
+
+def set_filters(model: ModelProto, convolution: NodeProto, weight: Array, bias: Array) -> None:
+    """Replace them, in float32."""
+    held = tensors(model)
+    for name, array in zip(convolution.input[1:3], (weight, bias), strict=True):
+        held[name].CopyFrom(numpy_helper.from_array(array.astype(np.float32), name))
 
 
 def replace_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:

@@ -5,42 +5,48 @@ greatest value that the calibration pictures show, weights int8 per channel. Whe
 or the like, products are exact; without it sums of two products saturate at 16 bits, which the
 scorer avoids by slower sums, and `reduce_range` by weights of 7 bits.
 
-Three things are added to the tool's work. A depthwise filter often takes differences of neighbours,
-and rounding each weight by itself makes it answer to plain brightness too: here the weights of a
-filter are rounded so that their sum stays. The picture's bytes are taken for what they are,
-8-bit numbers, instead of being made float and quantised again; see `stem_cells`. And the heads are
-taught what they see now; see `relearn`.
+Five things are added to the tool's work. Of two pointwise convolutions in a row one is left; see
+`merge`. Channels that the first convolution does not use halve its steps; see `spare`. Weights are
+rounded together instead of each by itself; see `rounding`. The picture's bytes are taken for what
+they are, 8-bit numbers, instead of being made float and quantised again; see `stem_cells`. And the
+heads are taught what they see now; see `relearn`.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto
 
 from qinsight_plugin._imports import require
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.records import Pixels
+from qinsight_plugin.student.distort import WORST, spoil
 from qinsight_plugin.student.graph import (
     PRECISION,
     backbone_nodes,
     metadata,
     read_float_graph,
     set_metadata,
-    tensors,
     write_graph,
 )
+from qinsight_plugin.student.merge import merge_pointwise
 from qinsight_plugin.student.relearn import relearn_heads
-from qinsight_plugin.student.stem_cells import BYTE_SCALE, BYTE_ZERO, read_in_cells
-
-Weight = npt.NDArray[np.floating[Any]]
+from qinsight_plugin.student.rounding import round_weights
+from qinsight_plugin.student.spare import use_spare_channels
+from qinsight_plugin.student.stem_cells import (
+    BYTE_SCALE,
+    BYTE_ZERO,
+    COLUMNS,
+    STEM_WEIGHT,
+    read_in_cells,
+)
 
 LEAST_PICTURES, MOST_FOR_RANGES = 16, 128
 """Fewer do not show how far activations range; from 64 on more change little."""
@@ -68,11 +74,16 @@ def to_int8(
         )
     model = read_float_graph(source)
     about = metadata(model)
-    round_depthwise(model, levels=64 if reduce_range else 127)
-    layout = read_in_cells(model)
-    chosen = [node.name for node in backbone_nodes(model)] + layout
     ranging = pictures[:: math.ceil(len(pictures) / MOST_FOR_RANGES)]
-    quantised = quantise(model, chosen, ranging, reduce_range)
+    merge_pointwise(model)
+    use_spare_channels(model)
+    rng = np.random.default_rng(0)
+    spoilt = [spoil(pixels, rng, worst=WORST)[0] for pixels in ranging]
+    steps = round_weights(model, [*ranging, *spoilt], levels=64 if reduce_range else 127)
+    layout = read_in_cells(model)
+    steps[STEM_WEIGHT] = np.tile(steps[STEM_WEIGHT], COLUMNS)
+    chosen = [node.name for node in backbone_nodes(model)] + layout
+    quantised = quantise(model, chosen, ranging, steps)
     relearn_heads(quantised, source, pictures)
     set_metadata(
         quantised,
@@ -90,38 +101,13 @@ def to_int8(
     write_graph(quantised, out)
 
 
-def round_depthwise(model: ModelProto, levels: int) -> None:
-    """Put the weights of depthwise convolutions on the grid that the tool will choose."""
-    weights = tensors(model)
-    for node in backbone_nodes(model):
-        if node.op_type == "Conv":
-            weight = numpy_helper.to_array(weights[node.input[1]])
-            if weight.shape[1] == 1:
-                rounded = numpy_helper.from_array(round_keeping_sums(weight, levels), node.input[1])
-                weights[node.input[1]].CopyFrom(rounded)
-
-
-def round_keeping_sums(weight: Weight, levels: int) -> Weight:
-    """float [C, 1, h, w] -> whole multiples of each filter's greatest weight / levels, each less
-    than one such step from what it was, and their sum half a step at most."""
-    flat = weight.reshape(len(weight), -1).astype(np.float64)
-    step = np.abs(flat).max(axis=1, keepdims=True) / levels
-    step[step == 0] = 1.0
-    exact = flat / step
-    rounded = np.round(exact)
-    error = exact - rounded
-    owed = np.round(error.sum(axis=1, keepdims=True))
-    # Those that were rounded furthest the other way take one step each.
-    rank = np.argsort(np.argsort(-error * np.sign(owed), axis=1), axis=1)
-    rounded += np.sign(owed) * (rank < np.abs(owed))
-    kept: Weight = (rounded * step).reshape(weight.shape).astype(weight.dtype)
-    return kept
-
-
 def quantise(
-    model: ModelProto, nodes: Sequence[str], pictures: Sequence[Pixels], reduce_range: bool
+    model: ModelProto,
+    nodes: Sequence[str],
+    pictures: Sequence[Pixels],
+    steps: Mapping[str, npt.NDArray[np.float32]],
 ) -> ModelProto:
-    """ONNX Runtime's static quantisation of these nodes."""
+    """ONNX Runtime's static quantisation of these nodes, with these steps of their weights."""
     require("onnxruntime", package="onnxruntime", extra="export", purpose="quantising a student")
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -140,6 +126,8 @@ def quantise(
             return None if picture is None else {"image": picture[None]}
 
     as_bytes = {"quant_type": QuantType.QUInt8, "scale": BYTE_SCALE, "zero_point": BYTE_ZERO}
+    on_grid = {"axis": 0, "quant_type": QuantType.QInt8, "zero_point": np.int8(0)}
+    chosen = {name: [on_grid | {"scale": step} for step in own] for name, own in steps.items()}
     with tempfile.TemporaryDirectory() as folder:
         inferred, quantised = Path(folder, "inferred.onnx"), Path(folder, "int8.onnx")
         quant_pre_process(model, inferred, skip_optimization=True, skip_symbolic_shape=True)
@@ -149,10 +137,9 @@ def quantise(
             Reader(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=reduce_range,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_quantize=list(nodes),
-            extra_options={"TensorQuantOverrides": {"stem_bytes": [as_bytes]}},
+            extra_options={"TensorQuantOverrides": {"stem_bytes": [as_bytes], **chosen}},
         )
         return onnx.load(quantised)
