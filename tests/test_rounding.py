@@ -173,6 +173,16 @@ def test_the_student_with_rounded_weights_says_what_it_said(seen: list[Pixels]) 
     assert drifts[0] < 0.02 < drifts[1]
 
 
+@pytest.mark.parametrize("level", [0, 255])
+def test_pictures_of_which_nothing_can_be_learnt_are_no_harm(level: int) -> None:
+    model = read_float_graph(SHIPPED_WEIGHTS)
+    flat = np.full((64, 96, 3), level, np.uint8)
+    round_weights(model, [flat] * 3, LEVELS)
+    (found,) = run(model.SerializeToString(), flat[None])["score"]
+    (expected,) = run(SHIPPED_WEIGHTS, flat[None])["score"]
+    assert found == pytest.approx(expected, abs=0.05)
+
+
 def test_what_is_looked_at_is_the_picture(seen: list[Pixels]) -> None:
     model = read_float_graph(SHIPPED_WEIGHTS)
     first = backbone_nodes(model)[0]

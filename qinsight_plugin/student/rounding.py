@@ -25,9 +25,10 @@ from qinsight_plugin.student.graph import Array, backbone_nodes, filters, set_fi
 MOST_PLACES = 1500
 """Of a picture, drawn at random, at which a convolution's inputs are looked at."""
 
-DAMPING = 0.01
-"""Share of the mean variance that is added to each input's: inputs that hardly vary on these
-pictures may on others."""
+DAMPING, LEAST_VARIANCE = 0.01, 1e-9
+"""Share of the mean variance that is added to each input's, since inputs that hardly vary on these
+pictures may on others; and what is added even where none varies, or sums would not be exact enough
+to invert."""
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ def round_together(weight: Array, covariance: Array, step: Array, levels: int) -
     left = np.take_along_axis(weight, order[:, None, :], 2)
     sorted_rows = np.take_along_axis(covariance, order[:, :, None], 1)
     damped = np.take_along_axis(sorted_rows, order[:, None, :], 2)
-    added = DAMPING * variance.mean(1) + np.finfo(np.float32).tiny
+    added = DAMPING * variance.mean(1) + LEAST_VARIANCE
     damped = damped + added[:, None, None] * np.eye(weight.shape[2])
     factor = np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(1, 2)
     rounded = np.empty_like(left)
