@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -311,7 +311,16 @@ def test_int8_runs_every_convolution_of_the_backbone_in_integers(
 
 
 def test_weights_of_7_bits_are_within_7_bits(float32: Path, tmp_path: Path) -> None:
-    to_int8(float32, tmp_path / "s.onnx", crops(16, 96), reduce_range=True)
+    stages: list[tuple[str, int]] = []
+
+    def watch(items: Iterable[Pixels], total: int, label: str) -> Iterator[Pixels]:
+        seen = list(items)
+        stages.append((label, len(seen)))
+        assert len(seen) == total
+        yield from seen
+
+    to_int8(float32, tmp_path / "s.onnx", crops(16, 96), reduce_range=True, watch=watch)
+    assert stages == [("Rounding", 32), ("Teaching the heads", 32)]
     held = onnx.load(tmp_path / "s.onnx").graph.initializer
     weights = [
         onnx.numpy_helper.to_array(tensor)

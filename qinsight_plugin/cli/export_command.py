@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from qinsight_plugin.cli.options import progress
+
 if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
     from qinsight_plugin.student.parity import Parity
@@ -129,7 +131,7 @@ def write_int8(student: Path, out: Path, pictures: Sequence[Pixels], reduce_rang
 
         hub_to_int8(student, out, pictures, reduce_range=reduce_range)
     else:
-        to_int8(student, out, pictures, reduce_range=reduce_range)
+        to_int8(student, out, pictures, reduce_range=reduce_range, watch=progress)
 
 
 def require_new(path: Path, student: Path) -> None:

@@ -37,7 +37,7 @@ from qinsight_plugin.student.graph import (
     write_graph,
 )
 from qinsight_plugin.student.merge import merge_pointwise
-from qinsight_plugin.student.relearn import relearn_heads
+from qinsight_plugin.student.relearn import Watch, relearn_heads, unwatched
 from qinsight_plugin.student.rounding import round_weights
 from qinsight_plugin.student.spare import use_spare_channels
 from qinsight_plugin.student.stem_cells import (
@@ -53,15 +53,21 @@ LEAST_PICTURES, MOST_FOR_RANGES = 16, 128
 
 
 def to_int8(
-    source: Path, out: Path, pictures: Sequence[Pixels], *, reduce_range: bool = False
+    source: Path,
+    out: Path,
+    pictures: Sequence[Pixels],
+    *,
+    reduce_range: bool = False,
+    watch: Watch = unwatched,
 ) -> None:
     """Write `out` and `out.sha256`.
 
     Args:
         source: a float32 student.
         pictures: uint8 [H, W, 3] each, as the scorer will see them: good ones and bad ones. Up to
-            `MOST_FOR_RANGES` of them show the ranges; the heads learn from all.
+            `MOST_FOR_RANGES` of them show the ranges, and how to round; the heads learn from all.
         reduce_range: weights of 7 bits: less exact, and faster on CPUs without VNNI.
+        watch: told of what takes minutes.
 
     Raises:
         ConfigError: there are fewer than `LEAST_PICTURES`.
@@ -79,12 +85,13 @@ def to_int8(
     use_spare_channels(model)
     rng = np.random.default_rng(0)
     spoilt = [spoil(pixels, rng, worst=WORST)[0] for pixels in ranging]
-    steps = round_weights(model, [*ranging, *spoilt], levels=64 if reduce_range else 127)
+    looked_at = watch([*ranging, *spoilt], 2 * len(ranging), "Rounding")
+    steps = round_weights(model, looked_at, levels=64 if reduce_range else 127)
     layout = read_in_cells(model)
     steps[STEM_WEIGHT] = np.tile(steps[STEM_WEIGHT], COLUMNS)
     chosen = [node.name for node in backbone_nodes(model)] + layout
     quantised = quantise(model, chosen, ranging, steps)
-    relearn_heads(quantised, source, pictures)
+    relearn_heads(quantised, source, pictures, watch)
     set_metadata(
         quantised,
         {

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,18 @@ STANDARDISED = "heads.pooled_mean"
 """The weight that is subtracted from the description of a picture."""
 
 
-def relearn_heads(quantised: ModelProto, source: Path, pictures: Sequence[Pixels]) -> None:
+Watch: TypeAlias = Callable[[Iterable[Pixels], int, str], Iterable[Pixels]]
+"""Gives the items on, one by one; it is told how many they are, and what is done with them."""
+
+
+def unwatched(items: Iterable[Pixels], total: int, label: str) -> Iterable[Pixels]:
+    del total, label
+    return items
+
+
+def relearn_heads(
+    quantised: ModelProto, source: Path, pictures: Sequence[Pixels], watch: Watch = unwatched
+) -> None:
     """Replace the weights of the heads of `quantised`, which was made of `source`.
 
     They learn from the pictures, and from each with one distortion, since collections that people
@@ -48,7 +60,8 @@ def relearn_heads(quantised: ModelProto, source: Path, pictures: Sequence[Pixels
     rng = np.random.default_rng(0)
     spoilt = (spoil(pixels, rng, worst=WORST)[0] for pixels in pictures)
     describe = [describer(model, source) for model in (read_float_graph(source), quantised)]
-    rows = [[one(pixels) for one in describe] for pixels in itertools.chain(pictures, spoilt)]
+    every = watch(itertools.chain(pictures, spoilt), 2 * len(pictures), "Teaching the heads")
+    rows = [[one(pixels) for one in describe] for pixels in every]
     exact, rounded = (torch.from_numpy(np.concatenate(own)) for own in zip(*rows, strict=True))
     learnt = taught(heads, exact, rounded).state_dict()
     for name, tensor in tensors(quantised).items():

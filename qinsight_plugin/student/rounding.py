@@ -10,7 +10,7 @@ is lost on the mean input, so that only the variation of inputs counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class Moments:
         return covariance
 
 
-def round_weights(model: ModelProto, pictures: Sequence[Pixels], levels: int) -> dict[str, Array]:
+def round_weights(model: ModelProto, pictures: Iterable[Pixels], levels: int) -> dict[str, Array]:
     """Put the weights of the backbone's convolutions on a grid, and change their biases to suit.
 
     Args:
@@ -119,7 +119,7 @@ def round_together(weight: Array, covariance: Array, step: Array, levels: int) -
 
 
 def moments_of(
-    model: ModelProto, convolutions: Sequence[NodeProto], pictures: Sequence[Pixels]
+    model: ModelProto, convolutions: Sequence[NodeProto], pictures: Iterable[Pixels]
 ) -> dict[str, Moments]:
     """What these convolutions of the model are given, by the names of their weights."""
     weights = {name: numpy_helper.to_array(tensor) for name, tensor in tensors(model).items()}
