@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -84,6 +85,14 @@ def test_only_a_cpu_that_needs_slower_sums_is_asked_for_them(
     else:
         with pytest.raises(RuntimeError, match="x64quantprecision"):
             options.get_session_config_entry("session.x64quantprecision")
+
+
+def test_a_float_student_does_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Mock(return_value=False)
+    monkeypatch.setattr(student, "sums_saturate", asked)
+    for name, times in (("", 0), ("int8", 1)):
+        open_session(SHIPPED[name], SHIPPED[name].read_bytes(), "cpu")
+        assert asked.call_count == times
 
 
 SCORED = """

@@ -206,7 +206,7 @@ def open_session(
         options.intra_op_num_threads = threads
     # Spinning workers win a millisecond when idle and starve the host program under load.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if device == "cpu" and sums_saturate():
+    if device == "cpu" and b"QuantizeLinear" in model and sums_saturate():
         options.add_session_config_entry("session.x64quantprecision", "1")
     settings: dict[str, str] = {}
     if device == "tensorrt":

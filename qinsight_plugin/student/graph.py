@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from qinsight_plugin.errors import WeightsError
 from qinsight_plugin.scorers.student import METADATA_KEY, read_verified
@@ -105,6 +107,15 @@ def backbone_nodes(model: ModelProto) -> list[NodeProto]:
 def tensors(model: ModelProto) -> dict[str, TensorProto]:
     """The initializers by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def also_giving(model: ModelProto, names: Iterable[str]) -> ModelProto:
+    """A copy of which these floats inside the graph are outputs too."""
+    watched = copy.deepcopy(model)
+    watched.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
+    )
+    return watched
 
 
 def filters(model: ModelProto, convolution: NodeProto) -> tuple[Array, Array]:

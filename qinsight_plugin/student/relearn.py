@@ -17,14 +17,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, numpy_helper
 from torch import Tensor, nn
 
 from qinsight_plugin.records import Pixels
 from qinsight_plugin.scorers.student import open_session
 from qinsight_plugin.student.distort import WORST, spoil
 from qinsight_plugin.student.export import load_student
-from qinsight_plugin.student.graph import read_float_graph, tensors
+from qinsight_plugin.student.graph import also_giving, read_float_graph, tensors
 from qinsight_plugin.student.heads import JudgingHeads
 
 EPOCHS, BATCH, RATE, DECAY = 30, 64, 2e-4, 0.01
@@ -33,7 +33,6 @@ HELD_OUT = 5
 
 STANDARDISED = "heads.pooled_mean"
 """The weight that is subtracted from the description of a picture."""
-
 
 Watch: TypeAlias = Callable[[Iterable[Pixels], int, str], Iterable[Pixels]]
 """Gives the items on, one by one; it is told how many they are, and what is done with them."""
@@ -72,11 +71,9 @@ def relearn_heads(
 
 def describer(model: ModelProto, name: Path) -> Callable[[Pixels], npt.NDArray[np.float32]]:
     """What tells what the heads of a student's graph are given of a picture: float [1, width]."""
-    watched = copy.deepcopy(model)
-    (node,) = (node for node in watched.graph.node if STANDARDISED in node.input)
+    (node,) = (node for node in model.graph.node if STANDARDISED in node.input)
     (pooled,) = (name for name in node.input if name != STANDARDISED)
-    watched.graph.output.append(helper.make_tensor_value_info(pooled, TensorProto.FLOAT, None))
-    session = open_session(name, watched.SerializeToString(), "cpu")
+    session = open_session(name, also_giving(model, [pooled]).SerializeToString(), "cpu")
     return lambda pixels: session.run([pooled], {"image": pixels[None]})[0]
 
 

@@ -15,12 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
 
 from qinsight_plugin.records import Pixels
 from qinsight_plugin.scorers.student import open_session
-from qinsight_plugin.student.graph import Array, backbone_nodes, filters, set_filters, tensors
+from qinsight_plugin.student.graph import (
+    Array,
+    also_giving,
+    backbone_nodes,
+    filters,
+    set_filters,
+    tensors,
+)
 
 MOST_PLACES = 1500
 """Of a picture, drawn at random, at which a convolution's inputs are looked at."""
@@ -122,12 +128,9 @@ def moments_of(
     model: ModelProto, convolutions: Sequence[NodeProto], pictures: Iterable[Pixels]
 ) -> dict[str, Moments]:
     """What these convolutions of the model are given, by the names of their weights."""
-    weights = {name: numpy_helper.to_array(tensor) for name, tensor in tensors(model).items()}
-    watched = onnx.ModelProto.FromString(model.SerializeToString())
+    shapes = {name: tuple(tensor.dims) for name, tensor in tensors(model).items()}
     sources = list(dict.fromkeys(node.input[0] for node in convolutions))
-    watched.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sources
-    )
+    watched = also_giving(model, sources)
     session = open_session(Path("student"), watched.SerializeToString(), "cpu")
     rng = np.random.default_rng(0)
     found: dict[str, Moments] = {}
@@ -135,7 +138,7 @@ def moments_of(
         maps = dict(zip(sources, session.run(sources, {"image": pixels[None]}), strict=True))
         for node in convolutions:
             name = node.input[1]
-            inputs = patches(node, maps[node.input[0]][0], weights[name].shape, rng)
+            inputs = patches(node, maps[node.input[0]][0], shapes[name], rng)
             moments = found.setdefault(name, Moments(np.float64(0), np.float64(0)))
             moments.add(inputs)
     return found

@@ -8,16 +8,11 @@ convolution of 12 channels to 64: more products, most of them by 0, and half the
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from qinsight_plugin.errors import WeightsError
-from qinsight_plugin.student.graph import backbone_nodes, replace_nodes, tensors
-
-Array = npt.NDArray[Any]
+from qinsight_plugin.student.graph import Array, backbone_nodes, replace_nodes, tensors
 
 STEM_WEIGHT, STEM_BIAS = "features.0.0.weight", "features.0.0.bias"
 BYTE_SCALE, BYTE_ZERO = np.array(1 / 127.5, np.float32), np.array(128, np.uint8)
