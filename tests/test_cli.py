@@ -24,7 +24,7 @@ from qinsight_plugin.cli.inputs import Input, expand
 from qinsight_plugin.cli.main import cli, main
 from qinsight_plugin.cli.score_command import add_map
 from qinsight_plugin.comparing import preference
-from qinsight_plugin.errors import ImageUnreadableError, MissingExtraError
+from qinsight_plugin.errors import ConfigError, ImageUnreadableError, MissingExtraError
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.records import Report, Score
 
@@ -545,3 +545,26 @@ def test_a_plot_that_cannot_be_drawn_is_known_before_any_work(
     done = CliRunner().invoke(cli, [*command, "--plot", "plot.png"])
     assert isinstance(done.exception, MissingExtraError), done.output
     assert (done.exception.name, done.exception.extra) == ("matplotlib", extra)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ladder", "nothing.mp4", "--plot"),
+        ("watch", "nothing.mp4", "--plot"),
+        ("eval-compress", "nothing", "--plot"),
+        ("eval", "nothing.csv", "--plot"),
+        ("calibrate", "--accepted", ".", "--plot"),
+        ("fit", "nothing.csv", "--out"),
+        ("distill", "nothing", "--teacher", "nobody", "--out"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_could_not_be_written_is_known_before_any_work(command: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(cli, [*command, "wrong.jpg"])
+    assert done.exit_code == 2
+    assert "wrong.jpg must end in ." in done.output
+    right = ".onnx" if command[-1] == "--out" else ".svg"
+    done = CliRunner().invoke(cli, [*command, f"gone/right{right}"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == "gone is not a folder that can be written to; make it first"

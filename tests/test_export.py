@@ -444,6 +444,7 @@ def test_the_report_shows_a_file_that_computes_something_else(
         expected = (other(pictures).score - student(pictures).score).abs()
     assert row.outputs["score"].maximum == pytest.approx(expected.max().item(), abs=1e-4)
     assert row.outputs["score"].mean == pytest.approx(expected.mean().item(), abs=1e-4)
+    assert row.outputs["score"].near == pytest.approx((expected <= 0.05).float().mean().item())
 
 
 def test_windows_of_odd_sizes_have_these_sizes() -> None:

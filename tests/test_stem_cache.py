@@ -158,8 +158,26 @@ def test_a_broken_last_line_of_the_index_is_dropped(
 
 
 def test_another_stem_is_refused(filled: Path) -> None:
-    with pytest.raises(ConfigError, match=r"filled by a network with another stem; name another"):
+    with pytest.raises(
+        ConfigError, match=r"filled by a network with another stem or precision; name another"
+    ):
         StemCache(filled, toy_student(seed=1))
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_half_precision_is_near_and_for_processors_that_have_it(
+    tmp_path: Path, student: Student, monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has)
+    expected = stem_of(student, picture(0))
+    with closing(StemCache(tmp_path, student, half=True)) as cache:
+        stem = cache.whole(cache.add("a", picture(0)))
+    assert bool((stem.shallow == expected.shallow).all()) != has
+    for half, full in zip(stem, expected, strict=True):
+        assert (half - full).norm() < 0.02 * full.norm()  # 8 bits for a number
+    with pytest.raises(ConfigError, match="with another stem or precision; name another"):
+        StemCache(tmp_path, student)
 
 
 def test_other_heads_and_another_tail_are_welcome(filled: Path, student: Student) -> None:

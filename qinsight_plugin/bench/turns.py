@@ -11,13 +11,14 @@ ROUNDS_AT_LEAST = 3
 
 
 def take_turns(stages: Sequence[Stage], seconds: float) -> list[tuple[float, ...]]:
-    """The milliseconds of each stage, one a round, after a round that does not count.
+    """The milliseconds of each stage, one a round.
+
+    At its turn a stage runs twice, and the second run counts: whoever ran before it has emptied the
+    caches, and PyTorch's threads go on spinning for a while.
 
     Args:
         seconds: time after which no new round begins; three rounds at least are made.
     """
-    for stage in stages:
-        stage()
     rounds: list[list[float]] = []
     until = time.perf_counter() + seconds
     while len(rounds) < ROUNDS_AT_LEAST or time.perf_counter() < until:
@@ -26,6 +27,7 @@ def take_turns(stages: Sequence[Stage], seconds: float) -> list[tuple[float, ...
 
 
 def milliseconds(stage: Stage) -> float:
+    stage()
     start = time.perf_counter()
     stage()
     return 1000 * (time.perf_counter() - start)

@@ -11,6 +11,8 @@ import click
 
 from qinsight_plugin.cli.inputs import Input, expand
 from qinsight_plugin.cli.options import (
+    PLOT,
+    FileToWrite,
     open_pipeline,
     progress,
     scored,
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from qinsight_plugin.pipeline import Pipeline
 
 folder = click.Path(file_okay=False, exists=True)
-output = click.Path(dir_okay=False, path_type=Path)
 share = click.FloatRange(0, 1, min_open=True)
 
 
@@ -57,9 +58,9 @@ share = click.FloatRange(0, 1, min_open=True)
     type=share,
     help="Of your traffic, how much ought to be rejected.  [default: as in the examples]",
 )
-@click.option("-o", "--out", type=output, default="policy.toml", show_default=True)
+@click.option("-o", "--out", type=FileToWrite(), default="policy.toml", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace a policy that is there.")
-@click.option("--plot", type=output, help="A PNG or SVG.")
+@click.option("--plot", type=PLOT, help="A PNG or SVG.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
 @scorer_option
 @workers_option

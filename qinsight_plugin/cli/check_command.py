@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from qinsight_plugin.cli.inputs import Input
-from qinsight_plugin.cli.options import open_pipeline, progress, scored, scorer_option
+from qinsight_plugin.cli.options import (
+    FileToWrite,
+    open_pipeline,
+    progress,
+    scored,
+    scorer_option,
+)
 from qinsight_plugin.cli.scale import SCALE, images_option, scale_option
 
 if TYPE_CHECKING:
@@ -28,7 +34,7 @@ LOOKED_AT = 2000
 @scale_option
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FileToWrite(),
     default="checks.html",
     show_default=True,
     help="A page with pictures.",
@@ -45,7 +51,7 @@ LOOKED_AT = 2000
 )
 @click.option(
     "--groups",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FileToWrite(),
     help="Write the labels here, with near-duplicates in the column dup_group.",
 )
 @scorer_option

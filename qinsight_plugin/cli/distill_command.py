@@ -94,7 +94,7 @@ def command(
     Example:
       qinsight distill pictures/ --teacher student:big.onnx --out small.onnx
     """
-    require_trainable(out)
+    require_trainable()
     from qinsight_plugin.student.training import Job
 
     if labels_csv is None and (images or scale):

@@ -11,6 +11,7 @@ import click
 
 from qinsight_plugin.cli.inputs import Input
 from qinsight_plugin.cli.options import (
+    PLOT,
     open_pipeline,
     progress,
     scored,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     type=click.Choice(["train", "val", "test"]),
     help="Only these rows; of `test`, only those without a near-duplicate in train or val.",
 )
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="A PNG or SVG.")
+@click.option("--plot", type=PLOT, help="A PNG or SVG.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON object.")
 @scorer_option
 @workers_option

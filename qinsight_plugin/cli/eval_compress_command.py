@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qinsight_plugin.cli.inputs import expand
-from qinsight_plugin.cli.options import numbers, paths_argument, progress
+from qinsight_plugin.cli.options import PLOT, numbers, paths_argument, progress
 
 if TYPE_CHECKING:
     from qinsight_plugin.compression.comparison import Choice
@@ -42,7 +42,7 @@ file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--corpus", default="", help="With --learn: what the pictures are, in words.")
 @click.option("--priors", type=file, metavar="FILE", help="Other curves than the shipped ones.")
 @click.option("--json", "results", type=file, metavar="FILE", help="Write all numbers there.")
-@click.option("--plot", type=file, metavar="FILE", help="Draw what was chosen, as .png or .svg.")
+@click.option("--plot", type=PLOT, metavar="FILE", help="Draw what was chosen, as .png or .svg.")
 def command(
     paths: tuple[str, ...],
     formats: str,

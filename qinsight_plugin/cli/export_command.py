@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from qinsight_plugin.cli.options import progress
+from qinsight_plugin.cli.options import FileToWrite, progress
 
 if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
@@ -22,14 +21,15 @@ MOST_COMPARED = 500
 COMPARED_BY_THE_WAY = 50
 """Of the calibration pictures, where no others are named."""
 
-onnx_file = click.Path(dir_okay=False, path_type=Path)
 folder = click.Path(file_okay=False)
 
 
 @click.command("export")
-@click.argument("student", metavar="STUDENT.ONNX", type=onnx_file)
-@click.option("--fp16", type=onnx_file, help="Write it in half precision, for GPUs.")
-@click.option("--int8", type=onnx_file, help="Write it in 8 bits, for CPUs; needs --calibrate.")
+@click.argument("student", metavar="STUDENT.ONNX", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--fp16", type=FileToWrite(".onnx"), help="Write it in half precision, for GPUs.")
+@click.option(
+    "--int8", type=FileToWrite(".onnx"), help="Write it in 8 bits, for CPUs; needs --calibrate."
+)
 @click.option(
     "--calibrate",
     type=folder,
@@ -87,7 +87,7 @@ def command(
 
     made = [path for path in (fp16, int8) if path]
     for path in made:
-        require_new(path, student)
+        require_another(path, student)
     for module in ("onnx", "onnxruntime", *(["torch"] if int8 else [])):
         require(module, package=module, extra="export", purpose="exporting a student")
     calibrating = read_pictures(calibrate, MOST_CALIBRATING) if calibrate else []
@@ -134,16 +134,12 @@ def write_int8(student: Path, out: Path, pictures: Sequence[Pixels], reduce_rang
         to_int8(student, out, pictures, reduce_range=reduce_range, watch=progress)
 
 
-def require_new(path: Path, student: Path) -> None:
-    """What cannot be written is better known before than after the work."""
+def require_another(path: Path, student: Path) -> None:
+    """An export does not replace what it is made from."""
     from qinsight_plugin.errors import ConfigError
 
-    if path.suffix != ".onnx":
-        raise click.UsageError(f"{path} must end in .onnx")
     if path.resolve() == student.resolve():
         raise ConfigError(f"{path} is the student itself; choose another name")
-    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise ConfigError(f"{path.parent} is not a folder that can be written to; make it first")
 
 
 def read_pictures(name: str, most: int) -> list[Pixels]:
@@ -186,7 +182,8 @@ def table(rows: Sequence[Parity], seen: str) -> str:
     count = max(row.pictures for row in rows)
     lines = [
         f"Differences from PyTorch in MOS, {count} pictures{seen}",
-        f"{'file':<{width}}  {'runner':<20}     max     p95    mean    SRCC  odd sizes  map p95",
+        f"{'file':<{width}}  {'runner':<20}     max     p95    mean  to 0.05    SRCC  odd sizes"
+        "  map p95",
     ]
     for row in rows:
         head = f"{row.file:<{width}}  {row.runner:<20}"
@@ -197,7 +194,7 @@ def table(rows: Sequence[Parity], seen: str) -> str:
         figures = (score.maximum, score.p95, score.mean)
         srcc = "-" if row.srcc is None else f"{row.srcc:.4f}"
         lines.append(
-            f"{head}  {'  '.join(map(number, figures))}  {srcc:>6}"
+            f"{head}  {'  '.join(map(number, figures))}  {score.near:7.1%}  {srcc:>6}"
             f"  {number(row.odd):>9}  {number(local.p95):>7}"
         )
     return "\n".join(lines)

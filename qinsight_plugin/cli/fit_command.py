@@ -85,7 +85,7 @@ def command(
     """
     from qinsight_plugin.pairs import check_pairs_learnable, is_pairs, read_pairs
 
-    require_trainable(out)
+    require_trainable()
     from qinsight_plugin.student.training import Job
 
     folders = one_each("--images", images, labels_csv)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qinsight_plugin.cli.options import numbers
+from qinsight_plugin.cli.options import PLOT, numbers
 
 if TYPE_CHECKING:
     from qinsight_plugin.video.ladder import Ladder
@@ -31,7 +31,7 @@ file = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--scorer", default="ssimulacra2", show_default=True, metavar="NAME", help="Full-reference."
 )
-@click.option("--plot", type=file, metavar="FILE", help="Draw rates and qualities, .png or .svg.")
+@click.option("--plot", type=PLOT, metavar="FILE", help="Draw rates and qualities, .png or .svg.")
 @click.option("--hls", type=file, metavar="FILE", help="Write a master playlist.")
 @click.option("--json", "as_json", is_flag=True, help="Everything that was measured, as JSON.")
 def command(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,6 +19,33 @@ if TYPE_CHECKING:
     from qinsight_plugin.report import ReportWriter
 
 T = TypeVar("T")
+
+
+class FileToWrite(click.Path):
+    """What a command writes at its end: that it cannot is better known before the work.
+
+    Args:
+        suffixes: that the name may end in; none: any.
+    """
+
+    def __init__(self, *suffixes: str) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+        self.suffixes = suffixes
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from qinsight_plugin.errors import ConfigError
+
+        path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
+        if self.suffixes and path.suffix.lower() not in self.suffixes:
+            self.fail(f"{path} must end in {' or '.join(self.suffixes)}", param, ctx)
+        if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise ConfigError(
+                f"{path.parent} is not a folder that can be written to; make it first"
+            )
+        return path
+
+
+PLOT = FileToWrite(".png", ".svg")
 
 scorer_option = click.option(
     "--scorer",

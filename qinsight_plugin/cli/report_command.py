@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qinsight_plugin.cli.options import FileToWrite
+
 if TYPE_CHECKING:
     from qinsight_plugin.batch.summary import Summary
     from qinsight_plugin.pipeline import Pipeline
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FileToWrite(),
     default="report.html",
     show_default=True,
 )

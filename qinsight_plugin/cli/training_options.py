@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import sys
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from qinsight_plugin.cli.options import FileToWrite
 
 if TYPE_CHECKING:
     from qinsight_plugin.student.network import AnyStudent
@@ -28,7 +29,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of `mallopt`, as <malloc.h> numbers them."""
 
 OPTIONS = (
-    click.option("--out", type=FILE, required=True, help="The .onnx file."),
+    click.option("--out", type=FileToWrite(".onnx"), required=True, help="The .onnx file."),
     click.option(
         "--init",
         type=FILE,
@@ -88,22 +89,14 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def require_trainable(out: Path) -> None:
+def require_trainable() -> None:
     """Training takes long: what would fail at its end is better known at its beginning.
 
     Raises:
-        ConfigError: the folder of `out` cannot be written to.
         MissingExtraError: a package is not installed.
     """
     from qinsight_plugin._imports import require
-    from qinsight_plugin.errors import ConfigError
 
-    if out.suffix != ".onnx":
-        raise click.UsageError(f"--out {out} must end in .onnx")
-    if not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
-        raise ConfigError(
-            f"--out: {out.parent} is not a folder that can be written to; make it first"
-        )
     for module in ("torch", "onnx", "onnxscript", "onnxruntime", "scipy"):
         require(module, package=module, extra="train", purpose="training a student")
 

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from qinsight_plugin.cli.options import scorer_option
+from qinsight_plugin.cli.options import PLOT, scorer_option
 
 if TYPE_CHECKING:
     from qinsight_plugin.watch.alarms import Event
@@ -62,7 +62,7 @@ _SHOWN = 40
 @click.option("--duration", type=float, metavar="SECONDS", help="End after so long.")
 @click.option("--realtime", is_flag=True, help="Play a file, as if it were live.")
 @click.option("--jsonl", type=click.Path(path_type=Path), metavar="FILE", help="Lines; - for here.")
-@click.option("--plot", type=file, metavar="FILE", help="Draw the timeline at the end.")
+@click.option("--plot", type=PLOT, metavar="FILE", help="Draw the timeline at the end.")
 @click.option(
     "--metrics", type=click.IntRange(0, 65535), metavar="PORT", help="Serve Prometheus metrics."
 )

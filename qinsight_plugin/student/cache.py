@@ -26,7 +26,12 @@ import torch
 from torch import Tensor
 
 from qinsight_plugin.errors import ConfigError
-from qinsight_plugin.student.network import AnyStudent, StemOutput
+from qinsight_plugin.student.network import (
+    AnyStudent,
+    StemOutput,
+    device_of,
+    half_precision,
+)
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Half: TypeAlias = npt.NDArray[np.float16]
@@ -150,15 +155,22 @@ class Cache(ABC, Generic[S]):
 
 
 class StemCache(Cache[StemOutput]):
-    """What the student's stem makes of pictures, for training the rest of it on a CPU."""
+    """What the student's stem makes of pictures, for training the rest of it on a CPU.
 
-    def __init__(self, folder: Path, student: AnyStudent) -> None:
+    Args:
+        half: compute it in half precision, see `half_precision`.
+    """
+
+    def __init__(self, folder: Path, student: AnyStudent, *, half: bool = False) -> None:
         self._student = student
+        self._half = half
         self._channels = student.stem_channels
         self._shallow = student.stem_shallow
         digest = hashlib.sha256()
         for tensor in student.stem_state().values():
             digest.update(tensor.contiguous().numpy().tobytes())
+        if half:
+            digest.update(b"half precision")
         super().__init__(folder, digest.hexdigest())
 
     def move(self, device: str) -> None:
@@ -185,7 +197,8 @@ class StemCache(Cache[StemOutput]):
 
     @torch.inference_mode()
     def _made_of(self, pixels: Pixels) -> tuple[int, int, bytes]:
-        stem = self._student.stem(torch.from_numpy(np.array(pixels[None])))
+        with half_precision(device_of(self._student), self._half):
+            stem = self._student.stem(torch.from_numpy(np.array(pixels[None])))
         feature_map = stem.feature_map[0].permute(1, 2, 0).half().contiguous().numpy()
         height, width = feature_map.shape[:2]
         return height, width, feature_map.tobytes() + stem.shallow[0].numpy().tobytes()
@@ -291,7 +304,8 @@ def require_origin(folder: Path, origin: str) -> None:
         write_whole(note, origin + "\n")
     elif note.read_text("ascii").strip() != origin:
         raise ConfigError(
-            f"{folder} was filled by a network with another stem; name another folder, or delete it"
+            f"{folder} was filled by a network with another stem or precision; name another "
+            "folder, or delete it"
         )
 
 

@@ -33,6 +33,9 @@ ODD_SHAPES = ((32, 32), (33, 47), (257, 191), (50, 258))
 
 LEAST_OPENCV = 5
 
+NEAR = 0.05
+"""MOS; a difference that nobody needs to care about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -40,11 +43,13 @@ class Difference:
 
     Attributes:
         p95: 95 % of them are no greater.
+        near: share of them that are no greater than `NEAR`.
     """
 
     maximum: float
     p95: float
     mean: float
+    near: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,8 @@ def difference(name: str, expected: Sequence[Answer], found: Sequence[Answer]) -
             )
     pairs = zip(expected, found, strict=True)
     apart = np.concatenate([np.abs(a[name] - b[name]).ravel() for a, b in pairs])
-    return Difference(float(apart.max()), float(np.quantile(apart, 0.95)), float(apart.mean()))
+    p95, near = np.quantile(apart, 0.95), np.mean(apart <= NEAR)
+    return Difference(float(apart.max()), float(p95), float(apart.mean()), float(near))
 
 
 def rank_correlation(expected: Sequence[Answer], found: Sequence[Answer]) -> float | None:

@@ -29,7 +29,7 @@ from qinsight_plugin.student.losses import (
     spread_loss,
     weighted_mean,
 )
-from qinsight_plugin.student.network import AnyStudent, stem_of
+from qinsight_plugin.student.network import AnyStudent, device_of, half_precision, stem_of
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
 
@@ -71,8 +71,8 @@ def settle(
         return
     rungs = [record for family in families for record in family.records]
     described = Described(
-        describe(student, cache, [views[0] for views in rated.views]),
-        describe(student, cache, rungs).view(len(families), RUNGS, -1),
+        describe(student, cache, [views[0] for views in rated.views], recipe),
+        describe(student, cache, rungs, recipe).view(len(families), RUNGS, -1),
         torch.from_numpy(np.stack([family.severities for family in families])),
         torch.from_numpy(np.stack([family.likeness for family in families])),
         torch.tensor([family.kind for family in families]),
@@ -83,10 +83,13 @@ def settle(
 
 
 @torch.inference_mode()
-def describe(student: AnyStudent, cache: Cache[Any], records: Sequence[Record]) -> Tensor:
+def describe(
+    student: AnyStudent, cache: Cache[Any], records: Sequence[Record], recipe: Recipe
+) -> Tensor:
     student.eval()
-    stems = (stem_of(student, cache.all_of(batch)) for batch in of_one_size(records))
-    pooled = [student.describe(stem)[0] for stem in stems]
+    with half_precision(device_of(student), recipe.bfloat16):
+        stems = (stem_of(student, cache.all_of(batch)) for batch in of_one_size(records))
+        pooled = [student.describe(stem)[0] for stem in stems]
     return student.heads.standardise(torch.cat(pooled)).clone()
 
 

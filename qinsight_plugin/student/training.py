@@ -128,7 +128,7 @@ class Trainer:
         self.cache: Cache[Any] = (
             PictureCache(job.work / "pictures")
             if job.recipe.whole
-            else StemCache(job.work / "stem", self.student)
+            else StemCache(job.work / "stem", self.student, half=job.recipe.bfloat16)
         )
 
     def close(self) -> None:
