@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from qinsight_plugin.errors import WeightsError
+from qinsight_plugin.student.depthwise import DepthwiseConv
 from qinsight_plugin.student.heads import Heads, JudgingHeads, Outputs, outputs_of
 from qinsight_plugin.student.layouts import LAYOUTS, Block
 
@@ -38,7 +39,8 @@ class StemOutput(NamedTuple):
 def conv_relu6(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Module:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
+    kind = nn.Conv2d if groups == 1 else DepthwiseConv
+    conv = kind(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
     return nn.Sequential(conv, nn.ReLU6())
 
 
