@@ -378,10 +378,13 @@ def test_heads_of_8_bits_learn_to_say_what_those_of_float32_say(student: Student
     assert torch.equal(answers(heads, exact[500:]), wanted)
 
 
-def test_the_shipped_8_bits_say_of_spoilt_pictures_what_float32_says() -> None:
+@pytest.mark.parametrize(("exact_name", "name"), [("", "int8"), ("large", "large-int8")])
+def test_the_shipped_8_bits_say_of_spoilt_pictures_what_float32_says(
+    exact_name: str, name: str
+) -> None:
     """Of a photograph that nothing was trained on, made worse by scikit-image and OpenCV."""
     photograph = np.ascontiguousarray(skimage.data.coffee()[:384, :384])
-    scorers = [StudentScorer(SHIPPED[name]) for name in ("", "int8")]
+    scorers = [StudentScorer(SHIPPED[each]) for each in (exact_name, name)]
     drifts = []
     for distortion, variant in (("blur", "gaussian"), ("compression", "jpeg"), ("noise", "shot")):
         for level in LEVELS:

@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+import pytest
 import skimage.data
 import skimage.exposure
 import skimage.filters
@@ -71,13 +72,14 @@ LEVELS: dict[str, tuple[Callable[[Pixels, float], Pixels], tuple[float, ...]]] =
 """Distortion -> its implementation and five settings, slight to catastrophic."""
 
 
-def test_scores_fall_along_ladders_of_distortions() -> None:
+@pytest.mark.parametrize("scorer", ["student", "student:large"])
+def test_scores_fall_along_ladders_of_distortions(scorer: str) -> None:
     steps = ordered = 0
     for distortion, (distort, settings) in LEVELS.items():
         print(f"{distortion:<12}{'':<14}as it is  " + "  ".join(f"{s:>6g}" for s in settings))
         for name, photograph in photographs().items():
             versions = [photograph, *(distort(photograph, setting) for setting in settings)]
-            scores = [qinsight_plugin.score(version).value for version in versions]
+            scores = [qinsight_plugin.score(version, scorer=scorer).value for version in versions]
             falls = [better > worse for better, worse in pairwise(scores)]
             steps += len(falls)
             ordered += sum(falls)

@@ -41,6 +41,7 @@ from qinsight_plugin.scorers.student import (
     StudentScorer,
     windows,
 )
+from qinsight_plugin.scorers.student import SHIPPED as FILES
 
 from .conftest import Pixels
 
@@ -218,10 +219,11 @@ def copy_weights(folder: Path) -> Path:
     return folder / SHIPPED_WEIGHTS.name
 
 
-def test_the_shipped_checksum_is_in_the_form_that_sha256sum_checks() -> None:
-    line = SHIPPED_WEIGHTS.with_name(SHIPPED_WEIGHTS.name + ".sha256").read_text()
-    digest = hashlib.sha256(SHIPPED_WEIGHTS.read_bytes()).hexdigest()
-    assert line == f"{digest}  {SHIPPED_WEIGHTS.name}\n"
+@pytest.mark.parametrize("path", FILES.values(), ids=lambda path: path.name)
+def test_shipped_checksums_are_in_the_form_that_sha256sum_checks(path: Path) -> None:
+    line = path.with_name(path.name + ".sha256").read_text()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert line == f"{digest}  {path.name}\n"
 
 
 def test_a_report_says_which_weights_scored(photo: Path) -> None:

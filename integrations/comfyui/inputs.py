@@ -29,9 +29,10 @@ def model_input() -> Any:
         "model",
         options=models.model_menu(),
         default=models.SHIPPED[0],
-        tooltip="student: the network that ships with qinsight; student:int8: the same, faster on "
-        "CPUs with 8-bit dot products; *.onnx: your own in models/iqa; remote: the reasoning "
-        "model at the address in server.",
+        tooltip="student: the network that ships with qinsight; student:large: one that agrees "
+        "better with people, in twice the time; int8: the same two, faster on CPUs with 8-bit dot "
+        "products; *.onnx: your own in models/iqa; remote: the reasoning model at the address in "
+        "server.",
     )
 
 

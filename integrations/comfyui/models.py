@@ -17,7 +17,7 @@ import folder_paths
 from qinsight_plugin.errors import ConfigError
 
 FOLDER = "iqa"
-SHIPPED = ("student", "student:int8")
+SHIPPED = ("student", "student:int8", "student:large", "student:large-int8")
 REMOTE = "remote"
 LOCAL = "reasoning"
 SERVER_VARIABLE = "QINSIGHT_API_SERVER"

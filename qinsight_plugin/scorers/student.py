@@ -32,7 +32,11 @@ SHIPPED = {
     "": SHIPPED_WEIGHTS,
     "int8": SHIPPED_WEIGHTS.with_name("student-v2-int8.onnx"),
     "fp16": SHIPPED_WEIGHTS.with_name("student-v2-fp16.onnx"),
+    "large": SHIPPED_WEIGHTS.with_name("student-large-v1.onnx"),
+    "large-int8": SHIPPED_WEIGHTS.with_name("student-large-v1-int8.onnx"),
 }
+"""By what follows `student:`."""
+
 METADATA_KEY = "qinsight_student"
 DEVICE_VARIABLE = "QINSIGHT_DEVICE"
 """Environment variable: `cpu` (default), `cuda` or `tensorrt`."""
@@ -258,7 +262,7 @@ def contract_of(text: str | None, weights: Path) -> dict[str, Any]:
 
 def load(argument: str) -> StudentScorer:
     """Load `student` (the shipped weights), `student:int8` or `student:fp16` (the same, in other
-    precisions), or `student:PATH`."""
+    precisions), `student:large` or `student:large-int8` (a larger network), or `student:PATH`."""
     weights = SHIPPED.get(argument) or Path(argument)
     return StudentScorer(weights, os.environ.get(DEVICE_VARIABLE, "cpu"), threads_asked_for())
 
@@ -275,8 +279,8 @@ def threads_asked_for() -> int | None:
 SPEC = ScorerSpec(
     name="student",
     load=load,
-    summary="small network, MOS 1-5, milliseconds on a CPU; student:int8 is faster, student:PATH "
-    "loads your own",
+    summary="small network, MOS 1-5, milliseconds on a CPU; student:int8 is faster, student:large "
+    "and student:large-int8 agree better with people, student:PATH loads your own",
     max_pixels=600_000,
     min_side=32,
 )

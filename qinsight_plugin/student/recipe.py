@@ -23,6 +23,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "averaging": (0, 1),
     "good": (0, 1),
     "validation": (0, 0.5),
+    "settle_dropout": (0, 0.95),
     "batch": (1, 4096),
     "crop": (1, 4096),
 }
@@ -55,7 +56,9 @@ class Recipe:
         likeness: weight of the loss on the order of pictures of different families, as SSIMULACRA2
             has it; 0 saves measuring them.
         settle_epochs, naming_epochs: passes over whole pictures at the end, with the tail at
-            rest, for the score's head and the naming head; see `settle`.
+            rest, for the score's head and the naming head; see `settle`. For the former,
+            `settle_mse` is the weight of the squared error, and `settle_dropout` the share of what
+            the head sees that is left out.
         ladder_margin: MOS by which a rung must score under the one before it.
         good: share of the rated pictures, the best, of which families are made too.
         validation: share of the training clusters held back for calibration. Where these are too
@@ -89,6 +92,8 @@ class Recipe:
     quality_map: float
     settle_epochs: float
     naming_epochs: float
+    settle_mse: float
+    settle_dropout: float
     ladder_margin: float
     good: float
     validation: float

@@ -33,10 +33,9 @@ from qinsight_plugin.student.network import AnyStudent, device_of, half_precisio
 from qinsight_plugin.student.recipe import Recipe
 from qinsight_plugin.student.views import Rated
 
-WEIGHT_OF_SQUARES = 2.0
 BATCH, FAMILIES = 128, 16
 SCORE_RATE, NAMING_RATE = 5e-4, 1e-3
-SCORE_DROPOUT, NAMING_DROPOUT = 0.3, 0.2
+NAMING_DROPOUT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def settle_score(heads: JudgingHeads, described: Described, rated: Rated, recipe
         rungs = on_scale(heads.regressor(described.rungs[families])[..., 0])
         lost = likeness_loss(rungs, described.likeness[families], described.kind[families])
         return (
-            WEIGHT_OF_SQUARES * weighted_mean(squares, own)
+            recipe.settle_mse * weighted_mean(squares, own)
             + plcc_loss(predicted[first], mos[rows][first])
             + plcc_loss_within(predicted, mos[rows], group[rows])
             + fidelity_loss(predicted, mos[rows], group[rows], weight[rows])
@@ -119,7 +118,7 @@ def settle_score(heads: JudgingHeads, described: Described, rated: Rated, recipe
         )
 
     steps = steps_of(recipe.settle_epochs, len(mos), BATCH)
-    train([heads.regressor, heads.spreader], step, steps, SCORE_RATE, 0.05, SCORE_DROPOUT)
+    train([heads.regressor, heads.spreader], step, steps, SCORE_RATE, 0.05, recipe.settle_dropout)
 
 
 def settle_naming(heads: JudgingHeads, described: Described, epochs: float) -> None:
