@@ -1,5 +1,6 @@
-"""How far the shipped int8 student is from the float32 one on distorted pictures: `python -m
-tests.eight_bits FOLDER [PICTURES] [INT8.ONNX]`, with pristine pictures that neither was trained on.
+"""How far a shipped int8 student is from the float32 one on distorted pictures: `python -m
+tests.eight_bits FOLDER [PICTURES] [INT8.ONNX FLOAT32.ONNX]`, with pristine pictures that neither
+was trained on; `large-int8` and `large` name the larger student's.
 
 Each picture's central window, as it is and in all of `eval-distortions`'s variants and levels. The
 intervals are those of the bootstrap over pictures.
@@ -49,8 +50,9 @@ def row(name: str, found: Differences) -> str:
     )
 
 
-def main(folder: str, count: str = "16", int8: str | Path = SHIPPED["int8"]) -> None:
-    scorers = [StudentScorer(SHIPPED[""]), StudentScorer(Path(int8))]
+def main(folder: str, count: str = "16", int8: str = "int8", float32: str = "") -> None:
+    files = [SHIPPED.get(name) or Path(name) for name in (float32, int8)]
+    scorers = [StudentScorer(file) for file in files]
     paths = sorted(Path(folder).iterdir())
     chosen = [paths[index] for index in spaced(len(paths), int(count))]
     found = np.stack([differences(scorers, path, seed) for seed, path in enumerate(chosen)])

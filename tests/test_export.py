@@ -378,9 +378,12 @@ def test_heads_of_8_bits_learn_to_say_what_those_of_float32_say(student: Student
     assert torch.equal(answers(heads, exact[500:]), wanted)
 
 
-@pytest.mark.parametrize(("exact_name", "name"), [("", "int8"), ("large", "large-int8")])
+@pytest.mark.parametrize(
+    ("exact_name", "name", "mean", "most"),
+    [("", "int8", 0.03, 0.12), ("large", "large-int8", 0.05, 0.2)],
+)
 def test_the_shipped_8_bits_say_of_spoilt_pictures_what_float32_says(
-    exact_name: str, name: str
+    exact_name: str, name: str, mean: float, most: float
 ) -> None:
     """Of a photograph that nothing was trained on, made worse by scikit-image and OpenCV."""
     photograph = np.ascontiguousarray(skimage.data.coffee()[:384, :384])
@@ -391,8 +394,8 @@ def test_the_shipped_8_bits_say_of_spoilt_pictures_what_float32_says(
             spoilt = degrade(photograph, distortion, variant, level, np.random.default_rng(level))
             exact, rounded = (scorer.score([as_image(spoilt)])[0].value for scorer in scorers)
             drifts.append(abs(exact - rounded))
-    assert np.mean(drifts) < 0.03
-    assert max(drifts) < 0.12
+    assert np.mean(drifts) < mean
+    assert max(drifts) < most
 
 
 def test_a_converted_file_is_no_start(int8: Path, fp16: Path, tmp_path: Path) -> None:

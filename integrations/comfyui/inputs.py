@@ -30,8 +30,8 @@ def model_input() -> Any:
         options=models.model_menu(),
         default=models.SHIPPED[0],
         tooltip="student: the network that ships with qinsight; student:large: one that agrees "
-        "better with people, in twice the time; int8: the same two, faster on CPUs with 8-bit dot "
-        "products; *.onnx: your own in models/iqa; remote: the reasoning model at the address in "
+        "better with people and takes 1.6 times as long; int8: the same two, faster on CPUs with "
+        "8-bit dot products; *.onnx: your own in models/iqa; remote: the reasoning model at the address in "
         "server.",
     )
 
