@@ -31,8 +31,8 @@ def model_input() -> Any:
         default=models.SHIPPED[0],
         tooltip="student: the network that ships with qinsight; student:large: one that agrees "
         "better with people and takes 1.6 times as long; int8: the same two, faster on CPUs with "
-        "8-bit dot products; *.onnx: your own in models/iqa; remote: the reasoning model at the address in "
-        "server.",
+        "8-bit dot products; *.onnx: your own in models/iqa; remote: the reasoning model at the "
+        "address in server.",
     )
 
 
