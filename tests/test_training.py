@@ -617,6 +617,13 @@ def test_several_starts_are_one_with_their_mean_tail_and_no_heads() -> None:
         torch.testing.assert_close(student.tail_features.state_dict()[key], weights)
 
 
+def test_the_larger_student_is_a_start_by_its_name() -> None:
+    student, fresh, recipe = read_start([Path("large")], None, None, None)
+    assert isinstance(student, Student)
+    assert (student.network, fresh) == ("lite2", False)
+    assert recipe == read_recipe(FROM_STUDENT)
+
+
 def test_a_file_says_who_taught_and_where_it_began() -> None:
     a, b = Path("lab/a.onnx"), Path("lab/b.onnx")
     assert origin([], None, []) == {"init": "shipped"}
