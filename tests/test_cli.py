@@ -567,4 +567,5 @@ def test_what_could_not_be_written_is_known_before_any_work(command: tuple[str, 
     right = ".onnx" if command[-1] == "--out" else ".svg"
     done = CliRunner().invoke(cli, [*command, f"gone/right{right}"])
     assert isinstance(done.exception, ConfigError)
-    assert str(done.exception) == "gone is not a folder that can be written to; make it first"
+    expected = f"{command[-1]}: gone is not a folder that can be written to; make it first"
+    assert str(done.exception) == expected

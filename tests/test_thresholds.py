@@ -210,7 +210,8 @@ def test_the_command_writes_a_policy_that_the_gate_reads(tmp_path: Path, astrona
     command += [str(tmp_path / "bad"), "-o", str(policy)]
     runner = CliRunner()
     undrawn = runner.invoke(cli, [*command, "--plot", str(tmp_path / "plot.gif")])
-    assert "name it .png or .svg" in str(undrawn.exception)
+    assert undrawn.exit_code == 2
+    assert "plot.gif must end in .png or .svg" in undrawn.output
     assert not policy.exists(), "what failed would have to be said again with --overwrite"
     done = runner.invoke(cli, [*command, "--plot", str(plot), "--json"], standalone_mode=False)
     assert done.return_value == 3, "one could not be scored"

@@ -379,8 +379,14 @@ def test_a_playlist_is_written_even_where_the_plot_cannot_be(
 ) -> None:
     clip, low = Clip(Path("a.mp4"), 640, 360, Fraction(25), 10.0, 1e6), rendition(90, 50)
     made = Ladder(clip, "x264", "ssimulacra2", (low,), (low,), (Rung(100, low),))
-    monkeypatch.setattr("qinsight_plugin.video.ladder.make_ladder", lambda *_, **__: made)
-    hls, plot = tmp_path / "master.m3u8", tmp_path / "no folder" / "plot.png"
+    hls, plot = tmp_path / "master.m3u8", tmp_path / "folder" / "plot.png"
+    plot.parent.mkdir()
+
+    def make(*_: object, **__: object) -> Ladder:
+        plot.parent.rmdir()  # it was there when the command began
+        return made
+
+    monkeypatch.setattr("qinsight_plugin.video.ladder.make_ladder", make)
     done = CliRunner().invoke(cli, ["ladder", "a.mp4", "--hls", str(hls), "--plot", str(plot)])
     assert isinstance(done.exception, ConfigError)
     assert "cannot be written" in str(done.exception)

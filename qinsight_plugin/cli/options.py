@@ -39,8 +39,9 @@ class FileToWrite(click.Path):
         if self.suffixes and path.suffix.lower() not in self.suffixes:
             self.fail(f"{path} must end in {' or '.join(self.suffixes)}", param, ctx)
         if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            option = f"{param.opts[-1]}: " if param else ""
             raise ConfigError(
-                f"{path.parent} is not a folder that can be written to; make it first"
+                f"{option}{path.parent} is not a folder that can be written to; make it first"
             )
         return path
 
