@@ -19,7 +19,7 @@ from qinsight_plugin.decode import decode
 from qinsight_plugin.degradations import degrade
 from qinsight_plugin.examine import cases, spaced, window
 from qinsight_plugin.records import Image
-from qinsight_plugin.scorers.student import SHIPPED, SPEC, StudentScorer
+from qinsight_plugin.scorers.student import SPEC, StudentScorer, weights_named
 
 Differences = npt.NDArray[np.float64]
 
@@ -51,8 +51,7 @@ def row(name: str, found: Differences) -> str:
 
 
 def main(folder: str, count: str = "16", int8: str = "int8", float32: str = "") -> None:
-    files = [SHIPPED.get(name) or Path(name) for name in (float32, int8)]
-    scorers = [StudentScorer(file) for file in files]
+    scorers = [StudentScorer(weights_named(name)) for name in (float32, int8)]
     paths = sorted(Path(folder).iterdir())
     chosen = [paths[index] for index in spaced(len(paths), int(count))]
     found = np.stack([differences(scorers, path, seed) for seed, path in enumerate(chosen)])

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper
 from scipy import ndimage
 
@@ -26,8 +27,9 @@ from qinsight_plugin.bench.roofline import Reach, Roofline, sgemm, student_macs,
 from qinsight_plugin.bench.stages import photograph
 from qinsight_plugin.bench.turns import take_turns
 from qinsight_plugin.cli.bench_command import contest_lines, roofline_lines
+from qinsight_plugin.cli.main import cli
 from qinsight_plugin.decode import decode
-from qinsight_plugin.errors import ConfigError
+from qinsight_plugin.errors import ConfigError, MissingExtraError
 from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
 
 from .conftest import Pixels, Run
@@ -116,6 +118,15 @@ def test_bench_refuses_what_it_would_not_heed(
     done = qinsight(*QUICK, *arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
+
+
+def test_a_roofline_that_cannot_be_drawn_is_known_before_any_timing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setattr("qinsight_plugin.bench.stages.measure", lambda *_: pytest.fail("timed"))
+    done = CliRunner().invoke(cli, ["bench", "--roofline"])
+    assert isinstance(done.exception, MissingExtraError), done.output
 
 
 def test_only_students_can_be_held_to_threads() -> None:

@@ -28,7 +28,7 @@ from qinsight_plugin.errors import ConfigError, ImageUnreadableError, MissingExt
 from qinsight_plugin.pipeline import Pipeline
 from qinsight_plugin.records import Report, Score
 
-from .conftest import Pixels, Run
+from .conftest import ROOT, Pixels, Run
 
 HEAVY = ("numpy", "PIL", "torch", "onnxruntime", "scipy", "matplotlib", "cv2")
 
@@ -560,12 +560,37 @@ def test_a_plot_that_cannot_be_drawn_is_known_before_any_work(
     ],
     ids=lambda command: command[0],
 )
-def test_what_could_not_be_written_is_known_before_any_work(command: tuple[str, ...]) -> None:
+def test_a_file_of_another_kind_is_refused_before_any_work(command: tuple[str, ...]) -> None:
     done = CliRunner().invoke(cli, [*command, "wrong.jpg"])
     assert done.exit_code == 2
     assert "wrong.jpg must end in ." in done.output
-    right = ".onnx" if command[-1] == "--out" else ".svg"
-    done = CliRunner().invoke(cli, [*command, f"gone/right{right}"])
-    assert isinstance(done.exception, ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("ladder", "nothing.mp4", "--plot"), "x.png"),
+        (("ladder", "nothing.mp4", "--hls"), "x.m3u8"),
+        (("watch", "nothing.mp4", "--plot"), "x.svg"),
+        (("eval-compress", "nothing", "--plot"), "x.SVG"),
+        (("eval-compress", "nothing", "--json"), "x.json"),
+        (("eval-compress", "nothing", "--learn"), "x.json"),
+        (("eval", "nothing.csv", "--plot"), "x.png"),
+        (("calibrate", "--accepted", ".", "--plot"), "x.png"),
+        (("calibrate", "--accepted", ".", "--out"), "x.toml"),
+        (("check", "nothing.csv", "--out"), "x.html"),
+        (("report", "nothing.parquet", "--out"), "x.html"),
+        (("scale", str(ROOT / "README.md"), "--out"), "x.csv"),
+        (("fit", "nothing.csv", "--out"), "x.onnx"),
+        (("distill", "nothing", "--teacher", "nobody", "--out"), "x.onnx"),
+        (("export", "nothing.onnx", "--int8"), "x.onnx"),
+    ],
+    ids=lambda value: "".join(value[::2]) if isinstance(value, tuple) else "",
+)
+def test_what_could_not_be_written_is_known_before_any_work(
+    command: tuple[str, ...], file: str
+) -> None:
+    done = CliRunner().invoke(cli, [*command, f"gone/{file}"])
+    assert isinstance(done.exception, ConfigError), done.output
     expected = f"{command[-1]}: gone is not a folder that can be written to; make it first"
     assert str(done.exception) == expected

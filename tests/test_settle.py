@@ -16,6 +16,7 @@ from qinsight_plugin.student.cache import StemCache
 from qinsight_plugin.student.calibrate import predict
 from qinsight_plugin.student.families import Family
 from qinsight_plugin.student.heads import name_distortions
+from qinsight_plugin.student.losses import plcc_loss
 from qinsight_plugin.student.network import AnyStudent
 from qinsight_plugin.student.settle import balance, settle
 from qinsight_plugin.student.views import Rated
@@ -125,6 +126,40 @@ def test_the_score_settles_on_the_ratings_and_nothing_else_of_the_student_change
         for own in (start, student)
     )
     assert after > max(0.8, before)
+
+
+@pytest.mark.slow
+def test_the_squared_error_counts_as_much_as_the_recipe_says(
+    cache: StemCache, rated: Rated, families: list[Family]
+) -> None:
+    """Correlation and order, which are learnt beside it, say nothing of how high a score is."""
+    off = []
+    for weight in (0.0, 5.0):
+        student = standardised(cache, rated)
+        recipe = toy_recipe(settle_epochs=20.0, naming_epochs=0.0, settle_mse=weight)
+        settle(student, cache, rated, families, recipe)
+        off.append(abs(float((predict(student, cache, rated)[0] - rated.mos).mean())))
+    assert off[1] < 0.5 * off[0]
+
+
+@pytest.mark.slow
+def test_dropout_is_the_recipes_and_put_back(
+    cache: StemCache, rated: Rated, families: list[Family], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = standardised(cache, rated)
+    layers = [m for m in student.heads.regressor.modules() if isinstance(m, torch.nn.Dropout)]
+    usual, seen = [layer.p for layer in layers], set[float]()
+
+    def noting(*arguments: torch.Tensor) -> torch.Tensor:
+        seen.update(layer.p for layer in layers)
+        return plcc_loss(*arguments)
+
+    monkeypatch.setattr(settling, "plcc_loss", noting)
+    recipe = toy_recipe(settle_epochs=1.0, naming_epochs=0.0, settle_dropout=0.7)
+    settle(student, cache, rated, families, recipe)
+    assert layers
+    assert seen == {0.7}
+    assert [layer.p for layer in layers] == usual
 
 
 @pytest.mark.slow

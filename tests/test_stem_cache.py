@@ -173,6 +173,8 @@ def test_half_precision_is_near_and_for_processors_that_have_it(
     expected = stem_of(student, picture(0))
     with closing(StemCache(tmp_path, student, half=True)) as cache:
         stem = cache.whole(cache.add("a", picture(0)))
+        exact = cache.whole(cache.add("b", picture(0), exact=True))
+    assert torch.equal(exact.shallow, expected.shallow)
     assert bool((stem.shallow == expected.shallow).all()) != has
     for half, full in zip(stem, expected, strict=True):
         assert (half - full).norm() < 0.02 * full.norm()  # 8 bits for a number

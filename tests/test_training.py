@@ -30,7 +30,7 @@ from PIL import Image as PILImage
 
 import qinsight_plugin
 from qinsight_plugin.cli.main import cli
-from qinsight_plugin.cli.training_options import origin, read_start, trainer_of
+from qinsight_plugin.cli.training_options import STUDENT, origin, read_start, trainer_of
 from qinsight_plugin.errors import ConfigError, ImageError, LabelsError
 from qinsight_plugin.labels import Labels
 from qinsight_plugin.pairs import Pairs
@@ -618,7 +618,8 @@ def test_several_starts_are_one_with_their_mean_tail_and_no_heads() -> None:
 
 
 def test_the_larger_student_is_a_start_by_its_name() -> None:
-    student, fresh, recipe = read_start([Path("large")], None, None, None)
+    start = STUDENT.convert("large", None, None)
+    student, fresh, recipe = read_start([start], None, None, None)
     assert isinstance(student, Student)
     assert (student.network, fresh) == ("lite2", False)
     assert recipe == read_recipe(FROM_STUDENT)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qinsight_plugin.errors import ConfigError
 from qinsight_plugin.records import Image, Score
-from qinsight_plugin.scorers.student import SHIPPED, StudentScorer
+from qinsight_plugin.scorers.student import StudentScorer, weights_named
 
 if TYPE_CHECKING:
     from qinsight_plugin.records import Pixels
@@ -47,7 +47,7 @@ class Student:
                 f"scorer {name} cannot be held to a number of threads; compare student or "
                 "student:PATH"
             )
-        weights = SHIPPED.get(path) or Path(path)
+        weights = weights_named(path)
         scorer = StudentScorer(weights, threads=threads)
         budget = scorer.spec.max_pixels
         # Without a limit the scorer does not cut the picture into windows: one run of the network.

@@ -13,8 +13,7 @@ ROUNDS_AT_LEAST = 3
 def take_turns(stages: Sequence[Stage], seconds: float) -> list[tuple[float, ...]]:
     """The milliseconds of each stage, one a round.
 
-    At its turn a stage runs twice, and the second run counts: whoever ran before it has emptied the
-    caches, and PyTorch's threads go on spinning for a while.
+    At its turn a stage runs twice, and the second run counts: after another's the first is slower.
 
     Args:
         seconds: time after which no new round begins; three rounds at least are made.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from qinsight_plugin.cli.inputs import expand
-from qinsight_plugin.cli.options import PLOT, numbers, paths_argument, progress
+from qinsight_plugin.cli.options import PLOT, FileToWrite, numbers, paths_argument, progress
 
 if TYPE_CHECKING:
     from qinsight_plugin.compression.comparison import Choice
@@ -35,13 +35,15 @@ file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--cache", type=file, metavar="FILE", help="Remember probes there, across runs.")
 @click.option(
     "--learn",
-    type=file,
+    type=FileToWrite(),
     metavar="FILE",
     help="Learn prior curves instead; of other encoders, those in FILE stay.",
 )
 @click.option("--corpus", default="", help="With --learn: what the pictures are, in words.")
 @click.option("--priors", type=file, metavar="FILE", help="Other curves than the shipped ones.")
-@click.option("--json", "results", type=file, metavar="FILE", help="Write all numbers there.")
+@click.option(
+    "--json", "results", type=FileToWrite(), metavar="FILE", help="Write all numbers there."
+)
 @click.option("--plot", type=PLOT, metavar="FILE", help="Draw what was chosen, as .png or .svg.")
 def command(
     paths: tuple[str, ...],

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from qinsight_plugin.cli.options import PLOT, numbers
+from qinsight_plugin.cli.options import PLOT, FileToWrite, numbers
 
 if TYPE_CHECKING:
     from qinsight_plugin.video.ladder import Ladder
-
-file = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("ladder")
@@ -32,7 +30,7 @@ file = click.Path(dir_okay=False, path_type=Path)
     "--scorer", default="ssimulacra2", show_default=True, metavar="NAME", help="Full-reference."
 )
 @click.option("--plot", type=PLOT, metavar="FILE", help="Draw rates and qualities, .png or .svg.")
-@click.option("--hls", type=file, metavar="FILE", help="Write a master playlist.")
+@click.option("--hls", type=FileToWrite(), metavar="FILE", help="Write a master playlist.")
 @click.option("--json", "as_json", is_flag=True, help="Everything that was measured, as JSON.")
 def command(
     clip: Path,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qinsight_plugin.cli.options import FileToWrite
 from qinsight_plugin.cli.scale import SCALE, scale_option
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from qinsight_plugin.feedback.mos import Model, Mos
     from qinsight_plugin.feedback.raters import RaterReport
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = FileToWrite()
 
 
 @click.command("scale")

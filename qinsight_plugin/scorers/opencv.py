@@ -15,12 +15,12 @@ from qinsight_plugin.records import Image, Score, ScorerSpec
 from qinsight_plugin.scorers.opinion import score_of
 from qinsight_plugin.scorers.student import (
     METADATA_KEY,
-    SHIPPED,
     SHIPPED_WEIGHTS,
     contract_of,
     long_axis,
     read_verified,
     require_side,
+    weights_named,
     windows,
 )
 
@@ -151,7 +151,7 @@ def varint(data: memoryview, place: int) -> tuple[int, int]:
 
 def load(argument: str) -> OpenCvScorer:
     """Load `opencv` (the shipped weights) or `opencv:PATH`."""
-    return OpenCvScorer(SHIPPED.get(argument) or Path(argument))
+    return OpenCvScorer(weights_named(argument))
 
 
 SPEC = ScorerSpec(

@@ -260,11 +260,17 @@ def contract_of(text: str | None, weights: Path) -> dict[str, Any]:
         ) from error
 
 
+def weights_named(name: str) -> Path:
+    """A shipped file by its name in `SHIPPED`, or the file of that path."""
+    return SHIPPED.get(name) or Path(name)
+
+
 def load(argument: str) -> StudentScorer:
     """Load `student` (the shipped weights), `student:int8` or `student:fp16` (the same, in other
     precisions), `student:large` or `student:large-int8` (a larger network), or `student:PATH`."""
-    weights = SHIPPED.get(argument) or Path(argument)
-    return StudentScorer(weights, os.environ.get(DEVICE_VARIABLE, "cpu"), threads_asked_for())
+    return StudentScorer(
+        weights_named(argument), os.environ.get(DEVICE_VARIABLE, "cpu"), threads_asked_for()
+    )
 
 
 def threads_asked_for() -> int | None:

@@ -103,15 +103,15 @@ class Cache(ABC, Generic[S]):
         self._index.close()
         self._maps.close()
 
-    def have(self, key: str, pixels: Pixels | None) -> Record:
+    def have(self, key: str, pixels: Pixels | None, *, exact: bool = False) -> Record:
         """The record of that key, made from the pixels where there is none yet."""
         if key in self or pixels is None:
             return self[key]
-        return self.add(key, pixels)
+        return self.add(key, pixels, exact=exact)
 
-    def add(self, key: str, pixels: Pixels, about: Any = None) -> Record:
-        """Keep what there is to keep of uint8 [H, W, 3]."""
-        height, width, data = self._made_of(pixels)
+    def add(self, key: str, pixels: Pixels, about: Any = None, *, exact: bool = False) -> Record:
+        """Keep what there is to keep of uint8 [H, W, 3], `exact` if it is to be measured on."""
+        height, width, data = self._made_of(pixels, exact)
         record = Record(key, self._end, height, width, about)
         self._maps.seek(self._end)
         self._maps.write(data)
@@ -142,7 +142,7 @@ class Cache(ABC, Generic[S]):
         another in the batch."""
 
     @abstractmethod
-    def _made_of(self, pixels: Pixels) -> tuple[int, int, bytes]:
+    def _made_of(self, pixels: Pixels, exact: bool) -> tuple[int, int, bytes]:
         """Height and width of the record, and its bytes."""
 
     @abstractmethod
@@ -158,7 +158,7 @@ class StemCache(Cache[StemOutput]):
     """What the student's stem makes of pictures, for training the rest of it on a CPU.
 
     Args:
-        half: compute it in half precision, see `half_precision`.
+        half: compute it in half precision, see `half_precision`, but where it is to be exact.
     """
 
     def __init__(self, folder: Path, student: AnyStudent, *, half: bool = False) -> None:
@@ -196,8 +196,8 @@ class StemCache(Cache[StemOutput]):
         )
 
     @torch.inference_mode()
-    def _made_of(self, pixels: Pixels) -> tuple[int, int, bytes]:
-        with half_precision(device_of(self._student), self._half):
+    def _made_of(self, pixels: Pixels, exact: bool) -> tuple[int, int, bytes]:
+        with half_precision(device_of(self._student), self._half and not exact):
             stem = self._student.stem(torch.from_numpy(np.array(pixels[None])))
         feature_map = stem.feature_map[0].permute(1, 2, 0).half().contiguous().numpy()
         height, width = feature_map.shape[:2]
@@ -260,7 +260,7 @@ class PictureCache(Cache[Tensor]):
             self._packed = torch.from_numpy(mapped).to(self._device)
         return self._packed[record.offset : end].view(record.height, record.width, 3)
 
-    def _made_of(self, pixels: Pixels) -> tuple[int, int, bytes]:
+    def _made_of(self, pixels: Pixels, exact: bool) -> tuple[int, int, bytes]:
         return *pixels.shape[:2], pixels.tobytes()
 
     def _after(self, record: Record) -> int:

@@ -97,7 +97,8 @@ def cache_rated(
     jitter: int | None = None,
     on_cached: OnCached | None = None,
 ) -> Rated:
-    """Each picture as the scorer sees it, and with `jitter`, which is a seed, a smaller one too.
+    """Each picture as the scorer sees it, to be measured on; with `jitter`, which is a seed, to be
+    learnt from, and a smaller one too.
 
     What the cache holds is not decoded again.
 
@@ -132,7 +133,7 @@ def cache_rated(
         if isinstance(loaded, QInsightError):
             errors.append(loaded)
             continue
-        views.append([cache.have(key, pixels) for key, pixels in loaded])
+        views.append([cache.have(key, pixels, exact=jitter is None) for key, pixels in loaded])
         if on_cached is not None:
             on_cached(len(views), len(paths))
     if errors:
